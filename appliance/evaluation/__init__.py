@@ -1,0 +1,1 @@
+"""Accuracy, speed and the demo, measured from outside the node."""

@@ -1,0 +1,1 @@
+"""State to blink pattern (a table), and the lamps."""

@@ -1,0 +1,1 @@
+"""Node and controller: the questions, the answers, and NNG under them."""

@@ -1,0 +1,1 @@
+"""The composition roots: the only files that name concrete classes."""

@@ -1,0 +1,1 @@
+"""Faces become tracks; a track's embeddings become one fused template."""

@@ -1,0 +1,1 @@
+"""Bundle (format), trusted (what may replace what), match (exhaustive cosine), calibration."""
