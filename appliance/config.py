@@ -1,0 +1,226 @@
+"""node.toml: every key, its default and its bound. Unknown keys are refused, not ignored.
+
+Only services/ and the command line see a Config; constructors elsewhere take plain values.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import tomli_w
+from msgspec import Meta, Struct
+
+from appliance.errors import ConfigError
+from appliance.wire import Name
+
+Seconds = Annotated[float, Meta(gt=0.0, le=86_400.0)]
+Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Node(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who this node is and whose lists it takes.
+
+    Attributes:
+        id: as the controller knows it.
+        deployment: the one deployment whose lists are taken.
+        authorities: Ed25519 public keys of the list authorities, 64 hex digits each.
+        signatures: how many distinct authorities must have signed a list.
+    """
+
+    id: Name
+    deployment: Name
+    authorities: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")], ...],
+        Meta(min_length=1, max_length=8),
+    ]
+    signatures: Annotated[int, Meta(ge=1, le=8)] = 1
+
+
+class Camera(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where frames come from.
+
+    Attributes:
+        source: "picamera" (picamera2), "recorded" (clip, folder of pictures or /dev/videoN at
+            `path`) or "scene" (photographs walking by, the script at `path`).
+        path: relative to the configuration file.
+        width, height: of the frames; a recording of another size is letterboxed.
+        fps: frames asked of the sensor, and the pace of a folder or scene.
+        pace: "realtime" drops what comes too fast, as a camera does; "flat-out" processes every
+            frame as fast as it can.
+        loop: play a recording again at its end.
+        timeout_s: without a frame for so long, the camera has failed.
+    """
+
+    source: Literal["picamera", "recorded", "scene"] = "picamera"
+    path: str = ""
+    width: Annotated[int, Meta(ge=160, le=4096)] = 1280
+    height: Annotated[int, Meta(ge=120, le=4096)] = 720
+    fps: Annotated[float, Meta(gt=0.0, le=120.0)] = 15.0
+    pace: Literal["realtime", "flat-out"] = "realtime"
+    loop: bool = False
+    timeout_s: Annotated[float, Meta(ge=0.1, le=60.0)] = 5.0
+
+
+class Models(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which models, on what.
+
+    Attributes:
+        folder: holds manifest.toml; "" is the folder that came with this installation.
+        detector, embedder: names in the manifest.
+        accelerator: "cpu".
+        threads: CPU threads per model.
+    """
+
+    folder: str = ""
+    detector: Name = "centerface-640x384"
+    embedder: Name = "mobilefacenet-112"
+    accelerator: Literal["cpu"] = "cpu"
+    threads: Annotated[int, Meta(ge=1, le=16)] = 2
+
+
+class Detection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which detections are faces: score in [0, 1] from which, and how many per frame at most."""
+
+    min_score: Unit = 0.5
+    max_faces: Annotated[int, Meta(ge=1, le=256)] = 32
+
+
+class Quality(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which faces are worth an embedding. See appliance/vision/quality.py for what is measured."""
+
+    min_eye_distance_px: Annotated[float, Meta(ge=0.0, le=1000.0)] = 20.0
+    min_sharpness: Annotated[float, Meta(ge=0.0, le=1e6)] = 20.0
+    min_light: Annotated[float, Meta(ge=0.0, le=255.0)] = 30.0
+    max_light: Annotated[float, Meta(ge=0.0, le=255.0)] = 235.0
+    max_turn: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.8
+
+
+class Tracking(Struct, frozen=True, forbid_unknown_fields=True):
+    """How faces become tracks.
+
+    Attributes:
+        min_iou: overlap with the predicted box from which a face continues a track.
+        patience_s: how long a track outlives its last face; also the longest that a stranger's
+            vectors can outlive their last sight.
+        max_tracks: open at the same time.
+    """
+
+    min_iou: Unit = 0.3
+    patience_s: Annotated[float, Meta(gt=0.0, le=5.0)] = 0.5
+    max_tracks: Annotated[int, Meta(ge=1, le=1024)] = 64
+
+
+class Decision(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a track is judged: once, on the mean of its embeddings.
+
+    Attributes:
+        embeddings: how many are fused; fewer only if the track ends before.
+        interval_s: least time between two of them, so that they differ.
+        cooldown_s: after an alert, for how long the same subject raises no other.
+    """
+
+    embeddings: Annotated[int, Meta(ge=1, le=32)] = 5
+    interval_s: Annotated[float, Meta(ge=0.0, le=5.0)] = 0.1
+    cooldown_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 60.0
+
+
+class Link(Struct, frozen=True, forbid_unknown_fields=True):
+    """The controller, and how patient the node is with it.
+
+    Attributes:
+        controller: NNG address.
+        answer_timeout_s: for an answer; the poll waits poll_s longer.
+        poll_s: how long the controller may park a poll.
+        health_s: between two health messages.
+        outbox: alerts kept while the controller does not answer.
+    """
+
+    controller: Annotated[str, Meta(pattern=r"\A(tcp|ipc|inproc)://.+\Z", max_length=200)] = (
+        "tcp://127.0.0.1:7441"
+    )
+    answer_timeout_s: Seconds = 5.0
+    poll_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 20.0
+    health_s: Seconds = 60.0
+    outbox: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+
+
+class Lamps(Struct, frozen=True, forbid_unknown_fields=True):
+    """The status LEDs: "terminal" paints them as text."""
+
+    driver: Literal["terminal", "none"] = "terminal"
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One node's configuration: a table of node.toml per attribute."""
+
+    node: Node
+    camera: Camera = msgspec.field(default_factory=Camera)
+    models: Models = msgspec.field(default_factory=Models)
+    detection: Detection = msgspec.field(default_factory=Detection)
+    quality: Quality = msgspec.field(default_factory=Quality)
+    tracking: Tracking = msgspec.field(default_factory=Tracking)
+    decision: Decision = msgspec.field(default_factory=Decision)
+    link: Link = msgspec.field(default_factory=Link)
+    lamps: Lamps = msgspec.field(default_factory=Lamps)
+
+
+def load(path: Path) -> Config:
+    """The configuration in a TOML file, its paths made absolute.
+
+    Raises:
+        ConfigError: unreadable, not TOML, an unknown key, or a broken bound; names the key.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: not TOML: {e}") from e
+    try:
+        config = msgspec.convert(document, Config)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{path}: {_where_and_what(str(e))}") from e
+    _check(config, path)
+    return _anchored(config, path.resolve().parent)
+
+
+def dump(config: Config) -> str:
+    """The configuration as TOML, every default written out."""
+    return tomli_w.dumps(msgspec.to_builtins(config))
+
+
+def _where_and_what(message: str) -> str:
+    """msgspec's "what - at `$.a.b`" as "a.b: what"."""
+    what, found, where = message.partition(" - at `$")
+    what = what[0].lower() + what[1:]
+    return f"{where.rstrip('`').lstrip('.')}: {what}" if found else what
+
+
+def _check(config: Config, path: Path) -> None:
+    """The bounds that span two keys."""
+    node, camera, quality = config.node, config.camera, config.quality
+    if node.signatures > len(set(node.authorities)):
+        raise ConfigError(
+            f"{path}: node.signatures: {node.signatures} asked of"
+            f" {len(set(node.authorities))} authorities"
+        )
+    if camera.source != "picamera" and not camera.path:
+        raise ConfigError(f"{path}: camera.path: needed by camera.source = '{camera.source}'")
+    if quality.min_light >= quality.max_light:
+        raise ConfigError(
+            f"{path}: quality.min_light: {quality.min_light} must be below"
+            f" quality.max_light = {quality.max_light}"
+        )
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    """Relative paths mean: relative to the configuration file."""
+    camera, models = config.camera, config.models
+    if camera.path:
+        camera = msgspec.structs.replace(camera, path=str(folder / camera.path))
+    if models.folder:
+        models = msgspec.structs.replace(models, folder=str(folder / models.folder))
+    return msgspec.structs.replace(config, camera=camera, models=models)
