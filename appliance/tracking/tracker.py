@@ -1,0 +1,194 @@
+"""The same face across frames.
+
+Enters: the faces of one frame and its time. Leaves: the tracks that they belong to, and those
+that are over. It knows nothing of pictures or vectors.
+
+A face belongs to the track whose predicted box it overlaps most. People who walk by at 5 to 15
+frames a second move by more than a face's width between two frames, so a face that overlaps no
+prediction may still go to the nearest one; how far depends on the time that has passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.types import Face, Track
+
+_REACH = 0.5
+_REACH_PER_S = 6.0
+_REACH_MOST = 1.5
+"""How far from its prediction a face may be, in face widths: a face is about 0.16 m wide, so six
+widths a second are a brisk 1 m/s more or less than predicted. Beyond 1.5 widths two people who
+walk side by side would be mixed up, and a track that is split costs less than one that is mixed."""
+_MAX_GROWTH = 1.6
+"""Ratio of sizes up to which the nearest face may be the same one, when boxes do not overlap."""
+_TREND = 0.5
+"""Weight of the newest measurement in the velocity: one noisy box must not throw the next
+prediction off, and somebody who stops should be believed within three frames."""
+_LEAST_DT_S = 1e-3
+"""Frames closer than this say nothing about velocity."""
+
+_State: TypeAlias = npt.NDArray[np.float64]
+"""(4,) or (n, 4): x and y of the centre in pixels, log of width and height. Logarithms, because a
+face grows by the same *factor* per second while its owner walks up, and can never be negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one frame did to the tracks.
+
+    Attributes:
+        seen: tracks whose face is in this frame, by id.
+        ended: tracks that were out of sight for too long, by id.
+    """
+
+    seen: tuple[Track, ...]
+    ended: tuple[Track, ...]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A track that may go on."""
+
+    track: Track
+    state: _State
+    velocity: _State
+
+
+class Tracker:
+    """Follows faces by where they are. Used by one thread.
+
+    Args:
+        min_iou: overlap with the predicted box from which a face continues a track.
+        patience_s: how long a track outlives its last face.
+        max_tracks: open at the same time; more faces are counted and not followed.
+    """
+
+    def __init__(
+        self, *, min_iou: float = 0.3, patience_s: float = 0.5, max_tracks: int = 64
+    ) -> None:
+        self._min_iou = min_iou
+        self._patience_ns = round(patience_s * 1e9)
+        self._max_tracks = max_tracks
+        self._open: list[_Open] = []
+        self._next_id = 1
+        self._now_ns = 0
+        self._untracked = 0
+
+    @property
+    def untracked(self) -> int:
+        """Faces that started no track because max_tracks were open, so far; once per frame."""
+        return self._untracked
+
+    def update(self, faces: list[Face], boot_ns: int) -> Step:
+        """Take the faces of the next frame.
+
+        Args:
+            faces: best score first; where there is room for one only, the first gets it.
+            boot_ns: when the frame was exposed.
+
+        Raises:
+            ValueError: boot_ns is before the previous frame's.
+        """
+        if boot_ns < self._now_ns:
+            raise ValueError(f"frame of {boot_ns} ns after one of {self._now_ns} ns")
+        self._now_ns = boot_ns
+        ended = self._expire(boot_ns)
+        states = _states(faces)
+        fresh = set(range(len(faces)))
+        seen: list[Track] = []
+        for which, index in self._associate(states, boot_ns):
+            seen.append(_continue(self._open[which], faces[index], states[index], boot_ns))
+            fresh.remove(index)
+        seen += self._begin(faces, states, sorted(fresh), boot_ns)
+        return Step(tuple(sorted(seen, key=lambda track: track.id)), ended)
+
+    def close(self) -> tuple[Track, ...]:
+        """End every track: no more frames will come for now."""
+        ended = tuple(entry.track for entry in self._open)
+        self._open = []
+        return ended
+
+    def _expire(self, boot_ns: int) -> tuple[Track, ...]:
+        """Close what has been out of sight for longer than the patience."""
+        oldest_ns = boot_ns - self._patience_ns
+        ended = tuple(e.track for e in self._open if e.track.last_seen_ns < oldest_ns)
+        if ended:
+            self._open = [e for e in self._open if e.track.last_seen_ns >= oldest_ns]
+        return ended
+
+    def _associate(self, states: _State, boot_ns: int) -> list[tuple[int, int]]:
+        """Pairs of (index of an open track, index of a face): the best pair first, greedily."""
+        if not self._open or not len(states):
+            return []
+        elapsed_s = np.array([boot_ns - e.track.last_seen_ns for e in self._open]) / 1e9
+        predicted = np.stack([e.state for e in self._open])
+        predicted += np.stack([e.velocity for e in self._open]) * elapsed_s[:, None]
+        affinity = _affinity(predicted, states, elapsed_s, self._min_iou)  # (tracks, faces)
+        pairs: list[tuple[int, int]] = []
+        for flat in np.argsort(-affinity, axis=None, kind="stable"):
+            which, index = divmod(int(flat), len(states))
+            if affinity[which, index] == -np.inf:
+                break
+            if all(which != w and index != i for w, i in pairs):
+                pairs.append((which, index))
+        return pairs
+
+    def _begin(
+        self, faces: list[Face], states: _State, fresh: list[int], boot_ns: int
+    ) -> list[Track]:
+        """New tracks for faces that continue none, as far as there is room."""
+        room = self._max_tracks - len(self._open)
+        self._untracked += max(0, len(fresh) - room)
+        begun: list[Track] = []
+        for index in fresh[:room]:
+            track = Track(self._next_id, faces[index], boot_ns, boot_ns, hits=1)
+            self._next_id += 1
+            self._open.append(_Open(track, states[index], np.zeros(4)))
+            begun.append(track)
+        return begun
+
+
+def _continue(entry: _Open, face: Face, state: _State, boot_ns: int) -> Track:
+    """The track with one more face."""
+    before = entry.track
+    elapsed_s = max((boot_ns - before.last_seen_ns) / 1e9, _LEAST_DT_S)
+    measured = (state - entry.state) / elapsed_s
+    # The first measured velocity is all there is; later ones are blended in.
+    weight = 1.0 if before.hits == 1 else _TREND
+    entry.velocity = entry.velocity + weight * (measured - entry.velocity)
+    entry.state = state
+    entry.track = Track(before.id, face, before.first_seen_ns, boot_ns, before.hits + 1)
+    return entry.track
+
+
+def _states(faces: list[Face]) -> _State:
+    """(n, 4) states of the boxes; a box without an area counts as one pixel wide."""
+    boxes = np.array([face.box for face in faces], np.float64).reshape(-1, 4)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+    return np.concatenate([centre, np.log(size)], axis=1)
+
+
+def _affinity(
+    predicted: _State, found: _State, elapsed_s: npt.NDArray[np.float64], min_iou: float
+) -> npt.NDArray[np.float64]:
+    """How well each face fits each prediction: -inf is not at all.
+
+    Overlapping boxes have their intersection over union, in (0, 1]; those in reach have minus
+    their distance in face widths, so that any overlap goes first and the nearest comes next.
+    """
+    size_p, size_f = np.exp(predicted[:, None, 2:]), np.exp(found[None, :, 2:])
+    apart = np.abs(predicted[:, None, :2] - found[None, :, :2])  # (tracks, faces, 2)
+    inner = np.minimum((size_p + size_f) / 2 - apart, np.minimum(size_p, size_f))
+    shared = np.prod(np.maximum(inner, 0.0), axis=2)
+    iou = shared / (np.prod(size_p, axis=2) + np.prod(size_f, axis=2) - shared)
+    distance = np.hypot(*np.moveaxis(apart, 2, 0)) / np.sqrt(np.prod(size_f, axis=2))
+    reach = np.minimum(_REACH + _REACH_PER_S * elapsed_s, _REACH_MOST)
+    growth = np.abs(predicted[:, None, 2:] - found[None, :, 2:]).max(axis=2)
+    near = (distance <= reach[:, None]) & (growth <= np.log(_MAX_GROWTH))
+    return np.where(iou >= max(min_iou, 1e-9), iou, np.where(near, -distance, -np.inf))
