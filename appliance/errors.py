@@ -35,6 +35,10 @@ class EndOfStreamError(CameraError):
     """A recorded source has played to its end: no fault."""
 
 
+class ErasureError(PicketError):
+    """A frame buffer did not come back to its pool, or one came that is not the pool's."""
+
+
 class PhotoError(PicketError):
     """A photograph cannot be enrolled; the message names it and the reason."""
 

@@ -1,0 +1,111 @@
+"""The table NodeState → rhythm of each lamp. Pure: state and time in, lit lamps out.
+
+Who reads the box stands a few steps away, in daylight, perhaps colour-blind, and looks for a few
+seconds. So:
+
+* Rhythm carries the meaning, colour only helps. STATUS alone tells every state.
+* Flashes are short (0.2 s) or long (0.6 s), Morse's ratio of 1 to 3, and are counted: at most
+  four in a group, because more cannot be told apart at a glance, then a pause.
+* Nothing flashes more than three times in a second (WCAG 2.2, 2.3.1), and no dark gap is shorter
+  than 0.2 s, so that flashes do not run together.
+* Every rhythm begins anew within 4 s.
+* No rhythm is steady: a lamp that does not change for 4 s belongs to a node that hangs.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from appliance.types import Lamp, NodeState
+
+Rhythm = tuple[int, ...]
+"""Tenths of a second: lit, dark, lit, dark ... and again; empty is always dark."""
+
+DARK: Rhythm = ()
+_SHORT, _LONG = 2, 6
+_GAP, _PAUSE = 3, 13
+
+
+def _group(*flashes: int) -> Rhythm:
+    """Flashes with a gap between two and a pause at the end."""
+    return (*tuple(t for lit in flashes[:-1] for t in (lit, _GAP)), flashes[-1], _PAUSE)
+
+
+STATUS: dict[NodeState, Rhythm] = {
+    NodeState.STARTING: (5, 5),
+    NodeState.IDLE: (_SHORT, 38),
+    NodeState.WATCHING: (28, _SHORT),
+    NodeState.ALERT: (_SHORT, 2),
+    NodeState.NO_WATCHLIST: _group(_SHORT, _SHORT),
+    NodeState.OFFLINE: _group(_SHORT, _SHORT, _SHORT),
+    NodeState.UPDATING: _group(_LONG, _SHORT),
+    NodeState.HOT: _group(_SHORT, _SHORT, _SHORT, _SHORT),
+    NodeState.FAULT: _group(_LONG, _LONG, _LONG),
+}
+
+ALERT: dict[NodeState, Rhythm] = {
+    NodeState.ALERT: STATUS[NodeState.ALERT],
+    NodeState.FAULT: STATUS[NodeState.FAULT],
+}
+"""The second lamp repeats the two states that want somebody to come; else it is dark."""
+
+MEANING: dict[NodeState, tuple[str, str]] = {
+    NodeState.STARTING: ("blinks evenly, once a second", "starting"),
+    NodeState.IDLE: ("one short flash every 4 s", "no deployment: the camera is off"),
+    NodeState.WATCHING: ("lit, winks every 3 s", "watching"),
+    NodeState.ALERT: ("flickers, both lamps", "somebody on the list was seen"),
+    NodeState.NO_WATCHLIST: ("2 short flashes, pause", "has no list that it may use"),
+    NodeState.OFFLINE: ("3 short flashes, pause", "watching, but cannot reach the controller"),
+    NodeState.UPDATING: ("1 long, 1 short flash, pause", "updating itself: leave the power on"),
+    NodeState.HOT: ("4 short flashes, pause", "too hot: give it shade"),
+    NodeState.FAULT: ("3 long flashes, pause, both lamps", "broken: take it out of service"),
+}
+"""What one sees, and what it means."""
+
+
+def rhythm(state: NodeState, lamp: Lamp) -> Rhythm:
+    """What STATUS or ALERT does in a state; CAMERA follows the camera and has no rhythm.
+
+    Raises:
+        ValueError: asked for CAMERA.
+    """
+    if lamp is Lamp.CAMERA:
+        raise ValueError("the camera lamp follows the camera, not the state")
+    return STATUS[state] if lamp is Lamp.STATUS else ALERT.get(state, DARK)
+
+
+def lit(state: NodeState, *, camera_on: bool, t_s: float) -> dict[Lamp, bool]:
+    """Which lamps are lit.
+
+    Args:
+        state: what the node is doing.
+        camera_on: frames are taken; lights CAMERA in every state.
+        t_s: since the state began.
+    """
+    return {
+        Lamp.CAMERA: camera_on,
+        Lamp.STATUS: _is_lit(rhythm(state, Lamp.STATUS), t_s),
+        Lamp.ALERT: _is_lit(rhythm(state, Lamp.ALERT), t_s),
+    }
+
+
+def table_markdown() -> str:
+    """The table of the README."""
+    rows = [
+        f"| {state} | {saw} | `{_drawn(STATUS[state])}` | {means} |"
+        for state, (saw, means) in MEANING.items()
+    ]
+    head = ["| state | status lamp | 0.1 s per sign, then again | means |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows])
+
+
+def _is_lit(rhythm: Rhythm, t_s: float) -> bool:
+    if not rhythm:
+        return False
+    tenth = int(t_s * 10) % sum(rhythm)
+    phase = next(i for i, end in enumerate(accumulate(rhythm)) if tenth < end)
+    return phase % 2 == 0
+
+
+def _drawn(rhythm: Rhythm) -> str:
+    return "".join(("▁" if i % 2 else "█") * tenths for i, tenths in enumerate(rhythm))
