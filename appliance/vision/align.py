@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,36 +29,33 @@ that ArcFace and MobileFaceNet were trained with.
 
 _LEAST_SPREAD = 1e-4
 """Of the two variances of five points, the smaller over the larger, below which they lie on a
-line. A face seen from the side has 0.05 and more."""
+line; and of the template's variance, the part that must be explained. A face seen from the side
+has 0.05 and more of the first, any face more than half of the second."""
 
-_Complex = npt.NDArray[np.complex128]
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """x → turn * x + shift in the complex plane, and how much of an answer that is."""
+
+    turn: complex
+    shift: complex
+    sound: bool
 
 
-def alignable(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Which faces can be aligned: five finite points, not on one line, not a mirrored face.
+def alignable(landmarks: Points) -> bool:
+    """Whether a face can be aligned: five finite points, not on one line, not a mirrored face.
 
     Args:
-        landmarks: (..., 5, 2) float32 pixels.
-
-    Returns:
-        (...) bool.
+        landmarks: (5, 2) float32 pixels.
     """
-    with np.errstate(invalid="ignore"):  # not finite: NaN, and every comparison below is False
-        points, _ = _centred(landmarks)
-        # Eigenvalues of the points' covariance are (total ± elongation) / 2.
-        total = np.sum(np.abs(points) ** 2, axis=-1)
-        elongation = np.abs(np.sum(points**2, axis=-1))
-        spread = total - elongation > _LEAST_SPREAD * (total + elongation)
-        # Of the template's variance, the part that the best similarity explains.
-        explained = np.abs(np.sum(points.conj() * _FACE, axis=-1)) ** 2
-        return np.asarray(spread & (explained > _LEAST_SPREAD * total * _FACE_TOTAL), np.bool_)
+    return _fit(landmarks, TEMPLATE).sound
 
 
 def similarity(landmarks: Points, template: Points) -> npt.NDArray[np.float64]:
     """The rotation, scale and shift that bring landmarks nearest to a template.
 
-    Least squares over x → a·x + b without reflection. In the plane a rotation with a scale is
-    one complex number, and Umeyama's solution becomes a quotient of two sums: no SVD.
+    Least squares without reflection. In the plane a rotation with a scale is one complex number,
+    and Umeyama's solution becomes a quotient of two sums: no SVD.
 
     Args:
         landmarks: (5, 2) float32 pixels.
@@ -72,12 +69,10 @@ def similarity(landmarks: Points, template: Points) -> npt.NDArray[np.float64]:
 
     Source: Umeyama 1991, doi:10.1109/34.88573, eq. 40-42.
     """
-    if not alignable(landmarks):
+    fit = _fit(landmarks, template)
+    if not fit.sound:
         raise ValueError(f"landmarks are not those of a face: {landmarks.tolist()}")
-    points, centre = _centred(landmarks)
-    wanted, target = _centred(template)
-    turn = np.vdot(points, wanted) / np.vdot(points, points).real
-    shift = target - turn * centre
+    turn, shift = fit.turn, fit.shift
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
@@ -107,12 +102,27 @@ def align(
     return out
 
 
-def _centred(points: npt.NDArray[Any]) -> tuple[_Complex, _Complex]:
-    """(..., n, 2) points as (..., n) complex numbers about their mean, and the mean."""
-    plane = points[..., 0] + 1j * points[..., 1].astype(np.float64)
-    mean = plane.mean(axis=-1, keepdims=True)
-    return plane - mean, mean[..., 0]
+def _fit(landmarks: Points, template: Points) -> _Fit:
+    """Plain numbers, as five points are too few for numpy to be worth its calls."""
+    centre, points = _centred(landmarks)
+    target, wanted = _centred(template)
+    total = sum(abs(point) ** 2 for point in points)
+    # Eigenvalues of the points' covariance are (total ± elongation) / 2.
+    elongation = abs(sum(point * point for point in points))
+    agreement = sum(p.conjugate() * w for p, w in zip(points, wanted, strict=True))
+    explained = abs(agreement) ** 2
+    full = total * sum(abs(want) ** 2 for want in wanted)
+    # Written so that NaN, which is what points that are not finite give, is not sound.
+    sound = (
+        total - elongation > _LEAST_SPREAD * (total + elongation)
+        and explained > _LEAST_SPREAD * full
+    )
+    turn = agreement / total if sound else 0j
+    return _Fit(turn, target - turn * centre, sound)
 
 
-_FACE, _ = _centred(TEMPLATE)
-_FACE_TOTAL = float(np.sum(np.abs(_FACE) ** 2))
+def _centred(points: Points) -> tuple[complex, list[complex]]:
+    """The mean of five points, and the points about it."""
+    plane = [complex(x, y) for x, y in points.tolist()]
+    mean = sum(plane) / len(plane)
+    return mean, [point - mean for point in plane]

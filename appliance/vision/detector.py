@@ -55,9 +55,10 @@ class FaceDetector:
         np.clip(boxes, 0, self._source, out=boxes)
         landmarks = letterbox.to_source(found.landmarks)
         return [
-            Face(box=boxes[i].reshape(4), landmarks=landmarks[i], score=float(found.scores[i]))
+            Face(box=box.reshape(4), landmarks=points, score=score)
+            for box, points, score in zip(boxes, landmarks, found.scores.tolist(), strict=True)
             # What cannot be aligned is no face: nothing after the detector could use it.
-            for i in np.flatnonzero(alignable(landmarks))
+            if alignable(points)
         ]
 
     def _letterbox_for(self, image: Image) -> Letterbox:
