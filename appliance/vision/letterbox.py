@@ -11,6 +11,13 @@ from appliance.types import Image
 PADDING = 0
 """What the canvas holds where the picture does not reach: black, as nothing is there."""
 
+_LEAST_LINEAR = 0.25
+"""Scale down to which linear interpolation, which skips pixels, is as good as averaging them all.
+Measured with CenterFace on 630 LFW faces of 11 to 36 px on the canvas, in scenes 1366, 1920 and
+2304 px wide: as many are found within 2 in 100, scores within 0.01. Averaging takes five times as
+long at 1920x1080 (3.6 ms against 0.7 on one x86-64 core); where a picture is halved, as at
+1280x720, OpenCV averages in both cases. Smaller scales are photographs, where time is no matter."""
+
 
 class Letterbox:
     """The largest picture of the same proportions, in the upper left corner of a canvas.
@@ -34,8 +41,7 @@ class Letterbox:
         self._source = source
         # Rounding to whole pixels makes the two scales differ a little.
         self._scale = np.array([width / source[0], height / source[1]], np.float32)
-        # Shrinking by linear interpolation skips pixels and misses small faces; see below.
-        self._interpolation = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+        self._interpolation = cv2.INTER_LINEAR if scale >= _LEAST_LINEAR else cv2.INTER_AREA
 
     def fit(self, image: Image) -> Image:
         """Scale a picture onto the canvas.

@@ -35,7 +35,13 @@ class SimulatedEmbedder:
     side = TEMPLATE_SIDE
 
     def embed(self, crop: Image) -> Vector:
-        """See interfaces.Embedder; opposite colours get opposite vectors."""
+        """See interfaces.Embedder; opposite colours get opposite vectors.
+
+        Raises:
+            ValueError: a crop of another shape.
+        """
+        if crop.shape != (self.side, self.side, 3):
+            raise ValueError(f"a crop of shape {crop.shape}, must be {(self.side, self.side, 3)}")
         margin = crop.shape[0] // 4
         middle = crop[margin:-margin, margin:-margin].reshape(-1, 3)
         # Half a level more than the middle, so that no colour is without a direction.
