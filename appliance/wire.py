@@ -37,7 +37,7 @@ NameOrNone = Annotated[str, Meta(max_length=NAME_MAX_CHARS, pattern=r"\A[A-Za-z0
 """A Name, or "" for none."""
 REASON_MAX_CHARS = 200
 Reason = Annotated[str, Meta(max_length=REASON_MAX_CHARS)]
-"""For people; the sender cuts it to length, whoever prints it takes control characters out."""
+"""For people; the sender cuts it to length, whoever shows it makes it `printable`."""
 Id16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Cosine = Annotated[float, Meta(ge=-1.0, le=1.0)]
@@ -246,6 +246,11 @@ def decode_alert(received: bytes) -> Alert:
         WireError: too long, or not an alert.
     """
     return _decode(_alerts, received, ALERT_MAX_BYTES)
+
+
+def printable(text: str) -> str:
+    """Text of a stranger's, safe to show: no line breaks, no terminal's control sequences."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[M], received: bytes, bound: int) -> M:
