@@ -19,7 +19,7 @@ import numpy.typing as npt
 from appliance.types import Face, Track
 
 _REACH = 0.5
-"""How far from its prediction a face may be at least, in face sizes (the root of its area): 0.17 m."""
+"""How far from its prediction a face may be at least, in face sizes: roots of its area, 0.17 m."""
 _NEW_REACH_PER_S, _NEW_REACH_MOST = 10.0, 2.5
 """More by this for each second since a track's first face, up to that: it may walk at 1.6 m/s in
 any direction. With a smaller bound, people who cross the picture at 5 frames/s fall to pieces."""
@@ -30,7 +30,7 @@ mixed track is worse than a split one: its template is nobody's.
 All five numbers, and _TREND, measured on simulated walks: ten people at once, boxes off by 5 %,
 15 % of faces missed, people hiding each other. At 15 frames/s 150 people walking up make 202
 tracks of which 23 hold two people's faces; 137 who cross the picture fast make 207 and 20, where
-one reach of 0.5 widths + 6/s for all tracks makes 284 and 36."""
+one reach of 0.5 + 6/s for all tracks makes 284 and 36."""
 _MAX_GROWTH = 1.6
 """Ratio of sizes up to which the nearest face may be the same one, when boxes do not overlap."""
 _TREND = 0.3
