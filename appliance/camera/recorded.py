@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -41,6 +43,7 @@ class RecordedCamera:
         picture_s: how long each picture of a folder is shown, at least one frame.
         gap_s: black between two pictures. Portraits have their faces in the same place: without
             a gap longer than the tracker's patience, two people would be one track.
+        wait: sleeps for so many seconds.
 
     Raises:
         CameraError: not there, unreadable, or empty; names the path.
@@ -57,6 +60,7 @@ class RecordedCamera:
         fps: float = 15.0,
         picture_s: float = 1.0,
         gap_s: float = 1.0,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         _silence()
         path = Path(source)
@@ -72,7 +76,7 @@ class RecordedCamera:
         else:
             self._recording = _Clip(path, loop=loop)
             fps = self._recording.fps or fps
-        self._pace = Pace(fps=fps, clock=clock, pace=pace)
+        self._pace = Pace(fps=fps, clock=clock, pace=pace, wait=wait)
 
     def __enter__(self) -> Self:
         return self
