@@ -126,7 +126,7 @@ class _Clip:
             raise CameraError(f"{path}: not a clip that can be decoded")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else 0.0  # noqa: PLR2004 - sane
-        self._bgr: Image = np.zeros((0, 0, 3), np.uint8)
+        self._bgr: Image = np.zeros((1, 1, 3), np.uint8)
         self._grabbed = self._grabbed_in_pass = 0
 
     def show(self, number: int, into: Image) -> None:
