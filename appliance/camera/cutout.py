@@ -94,10 +94,8 @@ class Cutout:
         patch = cv2.warpAffine(sprite, warp, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
         if blur_px >= 1.5:  # noqa: PLR2004 - less cannot be seen
             patch = cv2.blur(patch, (round(blur_px), 1))
-        if light != 1 or presence < 1:
-            gain = light * presence
-            patch = cv2.multiply(patch, np.array([gain, gain, gain, presence]))
-        _composite(patch.astype(np.uint8, copy=False), frame[top:bottom, left:right])
+        onto = frame[top:bottom, left:right]
+        _composite(patch.astype(np.uint8, copy=False), onto, light=light, presence=presence)
 
     def _warp(
         self, level: int, centre: Point, scale: float, angle: float
@@ -220,8 +218,14 @@ def _window(
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def _composite(patch: Sprite, onto: Image) -> None:
-    """`patch` over `onto`, in place: colours are multiplied by the opacity already."""
-    through = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(patch, 3)), cv2.COLOR_GRAY2RGB)
+def _composite(patch: Sprite, onto: Image, *, light: float, presence: float) -> None:
+    """`patch` over `onto`, in place: its colours are multiplied by the opacity already."""
+    opacity = cv2.extractChannel(patch, 3)
+    if presence < 1:
+        opacity = cv2.convertScaleAbs(opacity, alpha=presence)
+    colours = cv2.cvtColor(patch, cv2.COLOR_RGBA2RGB)
+    if light * presence != 1:
+        colours = cv2.convertScaleAbs(colours, alpha=light * presence)
+    through = cv2.cvtColor(cv2.bitwise_not(opacity), cv2.COLOR_GRAY2RGB)
     cv2.multiply(onto, through, dst=onto, scale=1 / 255)
-    cv2.add(onto, cv2.cvtColor(patch, cv2.COLOR_RGBA2RGB), dst=onto)
+    cv2.add(onto, colours, dst=onto)
