@@ -193,7 +193,7 @@ def dump(config: Config) -> str:
 
 
 def _where_and_what(message: str) -> str:
-    """msgspec's "what - at `$.a.b`" as "a.b: what"."""
+    """Turn msgspec's "what - at `$.a.b`" as "a.b: what"."""
     what, found, where = message.partition(" - at `$")
     what = what[0].lower() + what[1:]
     return f"{where.rstrip('`').lstrip('.')}: {what}" if found else what

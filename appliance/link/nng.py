@@ -24,6 +24,9 @@ from typing import Any, Self
 from appliance.errors import LinkError
 from appliance.wire import ANSWER_MAX_BYTES, REQUEST_MAX_BYTES
 
+HEADER_ROOM_BYTES = 64
+"""nng's bound on what is received counts its own header: 4 bytes per question, 4 more per relay."""
+
 _NEVER_RESEND_MS = 3_600_000
 _PIPELESS_S = 60.0
 
@@ -165,8 +168,8 @@ class _Line:
         try:
             self._socket.add_post_pipe_connect_cb(self._connected)
             self._socket.add_post_pipe_remove_cb(self._disconnected)
-            self._socket.recv_max_size = max_bytes
-            if self._socket.recv_max_size != max_bytes:
+            self._socket.recv_max_size = max_bytes + HEADER_ROOM_BYTES
+            if self._socket.recv_max_size != max_bytes + HEADER_ROOM_BYTES:
                 raise LinkError(f"{url}: what is received cannot be bounded at {max_bytes} bytes")
             self._socket.dial(url, block=False)
         except pynng.NNGException as e:

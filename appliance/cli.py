@@ -1,0 +1,226 @@
+"""`picket`: what is done on a node, and the authority's `enrol`.
+
+Every failure that Picket knows is one line on stderr and a non-zero exit status; imports of a
+command's machinery happen when that command runs, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from appliance import __version__
+from appliance.errors import PicketError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    level = getattr(logging, os.environ.get("PICKET_LOG", "WARNING").upper(), logging.WARNING)
+    logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+    command: Command = arguments.command
+    try:
+        return command(arguments)
+    except PicketError as e:
+        print(f"picket: error: {e}", file=sys.stderr)
+        return e.exit_status
+    except KeyboardInterrupt:
+        print("picket: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `picket … | head`: nobody reads any more, which is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from appliance.config import load
+    from appliance.services.node import run
+
+    run(load(arguments.config))
+    return 0
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from appliance.config import load
+
+    config = load(arguments.config)
+    print(f"{arguments.config}: good; node {config.node.id}, deployment {config.node.deployment}")
+    return 0
+
+
+def _dump_config(arguments: argparse.Namespace) -> int:
+    from appliance.config import dump, load
+
+    print(dump(load(arguments.config)), end="")
+    return 0
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    from appliance.controller.authority import Order, enrol
+
+    enrol(
+        Order(
+            photos=tuple(arguments.photos),
+            out=arguments.out,
+            subject=arguments.subject,
+            key=arguments.key,
+            list_id=arguments.list_id or arguments.out.name,
+            version=arguments.version,
+            deployment=arguments.deployment,
+            legal_basis=arguments.legal_basis,
+            officer=arguments.officer,
+            hours=arguments.hours,
+            false_alerts=float(arguments.false_alerts),
+        ),
+        say=print,
+    )
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from appliance.evaluation.demo import demo
+
+    return demo(source=arguments.source, watch=arguments.watch, seconds=arguments.seconds)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from appliance.evaluation.bench import bench
+
+    bench(out=arguments.out, rounds=arguments.rounds)
+    return 0
+
+
+def _leds(_: argparse.Namespace) -> int:
+    from appliance.indicator.patterns import table_markdown
+
+    print(table_markdown())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="picket",
+        description="A camera node that finds the few people on a watchlist and erases the rest.",
+        epilog="example: picket run --config node.toml",
+    )
+    parser.add_argument("--version", action="version", version=f"picket {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Command, what: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            epilog=f"example: {example}",
+        )
+        sub.set_defaults(command=command)
+        return sub
+
+    for name, command, what in (
+        ("run", _run, "run the node until it is stopped"),
+        ("check-config", _check_config, "check a configuration, change nothing"),
+        ("dump-config", _dump_config, "print a configuration with every default written out"),
+    ):
+        sub = add(name, command, what, f"picket {name} --config node.toml")
+        sub.add_argument("--config", type=Path, required=True, metavar="FILE", help="node.toml")
+
+    _add_enrol(
+        add(
+            "enrol",
+            _enrol,
+            "make a signed and encrypted watchlist from photographs",
+            "picket enrol photos/ --out list --deployment market-day --false-alerts 1/6000",
+        )
+    )
+    sub = add("demo", _demo, "run the main job on this machine and judge it", "picket demo")
+    sub.add_argument(
+        "--source", help="a clip, a folder of pictures or /dev/videoN; default: a street scene"
+    )
+    sub.add_argument("--watch", type=Path, help="folder of photographs to look for (with --source)")
+    sub.add_argument(
+        "--seconds", type=float, default=60.0, help="end a live source after (default 60)"
+    )
+    sub = add("bench", _bench, "measure speed and memory", "picket bench --out bench.json")
+    sub.add_argument("--out", type=Path, help="write the figures as JSON, too")
+    sub.add_argument("--rounds", type=int, default=60, help="timed repetitions (default 60)")
+    add("leds", _leds, "print what the LEDs mean, as a table", "picket leds")
+    return parser
+
+
+def _add_enrol(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "photos",
+        nargs="+",
+        type=Path,
+        metavar="PHOTO",
+        help="one person each; a folder holds photographs, or one folder per subject",
+    )
+    sub.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="LIST",
+        help="writes LIST.bundle (signed, encrypted) and LIST.key (secret: for the controller)",
+    )
+    sub.add_argument("--subject", type=_reference, help="one reference for all the photographs")
+    sub.add_argument(
+        "--key",
+        type=Path,
+        default=Path("authority.key"),
+        help="the authority's signing key; made if missing (default authority.key)",
+    )
+    sub.add_argument("--list-id", type=_reference, help="default: the name of LIST")
+    sub.add_argument(
+        "--version", type=int, help="default: seconds since 1970, so that later is newer"
+    )
+    sub.add_argument("--deployment", type=_reference, default="demo", help="default demo")
+    sub.add_argument("--legal-basis", default="not stated", help="kept in the signed header")
+    sub.add_argument("--officer", default="not stated", help="authorising officer's reference")
+    sub.add_argument(
+        "--hours", type=_hours, default=12.0, help="until the list expires (default 12)"
+    )
+    sub.add_argument(
+        "--false-alerts",
+        type=_rate,
+        default=Fraction(1, 6000),
+        metavar="1/N",
+        help="tolerable, per passer-by (default 1/6000)",
+    )
+
+
+def _reference(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:@-]{1,64}", text):
+        raise argparse.ArgumentTypeError(f"'{text}': 1 to 64 of letters, digits and . _ : @ -")
+    return text
+
+
+def _rate(text: str) -> Fraction:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': a rate between 0 and 1, such as 1/6000")
+    return rate
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours <= 24 * 366:
+        raise argparse.ArgumentTypeError(f"'{text}': more than 0, at most {24 * 366} hours")
+    return hours

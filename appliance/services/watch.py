@@ -1,0 +1,156 @@
+"""The path of a frame. It enters `Watch.step`; at most an alert tuple leaves.
+
+    1. detect   vision/detector.py    faces in the frame
+    2. track    tracking/tracker.py   the same face across frames
+    3. align    vision/align.py       upright, 112 x 112
+    4. assess   vision/quality.py     is it worth an embedding?
+    5. embed    vision/embedder.py    a vector
+    6. fuse     tracking/evidence.py  several vectors of a track, one template
+    7. match    watchlist/match.py    the nearest subject
+    8. decide   alerts/policy.py      once per track; alerts/compose.py makes the tuple
+    9. erase    the vectors here, the frame's pixels in services/node.py when `step` returns
+
+A stranger's vectors are overwritten as soon as the track is decided, even while the person is
+still in view: from then on the track is a box that nothing is known about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from appliance.alerts.policy import Policy
+from appliance.interfaces import Clock, Detector, Embedder
+from appliance.system.erasure import Ledger
+from appliance.tracking.evidence import Evidence
+from appliance.tracking.tracker import Tracker
+from appliance.types import Frame, Image, Quality, Sighting, Track
+from appliance.vision.align import align
+from appliance.vision.quality import QualityGate
+from appliance.watchlist.match import Watchlist
+
+Report = Callable[[Sighting, Watchlist], None]
+"""Takes a sighting that is an alert, and the list that it is on."""
+
+
+@dataclass(slots=True)
+class _Dossier:
+    """What is held about one undecided track: its vectors and the last quality."""
+
+    evidence: Evidence
+    quality: Quality | None = None
+    embedded_ns: int = 0
+
+
+class Watch:
+    """Turns frames into decisions. Used by one thread.
+
+    Args:
+        report: called for each alert.
+        embeddings: how many are fused before a track is decided.
+        interval_s: least time between two embeddings of a track.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        embedder: Embedder,
+        gate: QualityGate,
+        tracker: Tracker,
+        policy: Policy,
+        ledger: Ledger,
+        clock: Clock,
+        report: Report,
+        embeddings: int,
+        interval_s: float,
+    ) -> None:
+        self._detector, self._embedder, self._gate = detector, embedder, gate
+        self._tracker, self._policy = tracker, policy
+        self._ledger, self._clock, self._report = ledger, clock, report
+        self._embeddings = embeddings
+        self._interval_ns = round(interval_s * 1e9)
+        self._crop: Image = np.zeros((embedder.side, embedder.side, 3), np.uint8)
+        self._undecided: dict[int, _Dossier] = {}
+
+    def step(self, frame: Frame, watchlist: Watchlist) -> None:
+        """Take one frame down the path."""
+        faces = self._detector.detect(frame.image)
+        tracks = self._tracker.update(faces, frame.boot_ns)
+        for track in tracks.seen:
+            if track.hits == 1:
+                self._open(track)
+            dossier = self._undecided.get(track.id)
+            if dossier is None:  # decided: nothing more is learnt about this face
+                continue
+            if self._due(dossier, frame):
+                self._look(frame, track, dossier)
+            if dossier.evidence.count == self._embeddings:
+                self._decide(track, dossier, watchlist)
+        for track in tracks.ended:
+            self._end(track, watchlist)
+
+    def close(self, watchlist: Watchlist | None) -> None:
+        """End every track: the camera is off. Without a list none is decided, all are erased."""
+        for track in self._tracker.close():
+            self._end(track, watchlist)
+
+    def _open(self, track: Track) -> None:
+        self._ledger.face_seen()
+        self._undecided[track.id] = _Dossier(Evidence(self._embedder.dim, self._embeddings))
+
+    def _due(self, dossier: _Dossier, frame: Frame) -> bool:
+        return (
+            dossier.evidence.count == 0 or frame.boot_ns - dossier.embedded_ns >= self._interval_ns
+        )
+
+    def _look(self, frame: Frame, track: Track, dossier: _Dossier) -> None:
+        """One more embedding, if the face can tell anything."""
+        align(frame.image, track.face.landmarks, out=self._crop)
+        quality = self._gate.assess(self._crop, track.face)
+        if quality.refusal is None:
+            dossier.evidence.add(self._embedder.embed(self._crop))
+            dossier.quality, dossier.embedded_ns = quality, frame.boot_ns
+        self._crop.fill(0)
+
+    def _end(self, track: Track, watchlist: Watchlist | None) -> None:
+        """Decide a track that is over on what there is, or let it go."""
+        dossier = self._undecided.get(track.id)
+        if dossier is not None:
+            if watchlist is not None and dossier.evidence.count:
+                self._decide(track, dossier, watchlist)
+            else:
+                self._erase(track, dossier, alerted=False)
+        self._policy.forget(track.id)
+
+    def _decide(self, track: Track, dossier: _Dossier, watchlist: Watchlist) -> None:
+        """The one decision about a track; afterwards its vectors are gone."""
+        probe = dossier.evidence.fuse()
+        match = watchlist.nearest(probe)
+        probe.fill(0)
+        now_ns = self._clock.boot_ns()
+        alert = self._policy.decide(track.id, match, threshold=watchlist.threshold, boot_ns=now_ns)
+        if alert and dossier.quality is not None:
+            sighting = Sighting(
+                track=track,
+                match=match,
+                threshold=watchlist.threshold,
+                false_alert_rate=watchlist.false_alert_rate(match.similarity),
+                frames_fused=dossier.evidence.count,
+                quality=dossier.quality,
+                decided_ns=now_ns,
+            )
+            self._report(sighting, watchlist)
+        self._erase(track, dossier, alerted=bool(alert))
+
+    def _erase(self, track: Track, dossier: _Dossier, *, alerted: bool) -> None:
+        del self._undecided[track.id]
+        if dossier.evidence.count:
+            dossier.evidence.wipe()
+            self._ledger.vectors_erased(self._clock.boot_ns() - dossier.embedded_ns)
+        if alerted:
+            self._ledger.face_alerted()
+        else:
+            self._ledger.face_erased()
