@@ -17,26 +17,32 @@ from appliance.errors import ConfigError
 from appliance.wire import Name
 
 Seconds = Annotated[float, Meta(gt=0.0, le=86_400.0)]
+_Url = Annotated[str, Meta(pattern=r"\Atls\+tcp://.+\Z", max_length=200)]
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+_Ed25519 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Node(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who this node is and whose lists it takes.
+    """Who this node is, and whose lists and orders it takes; made by `picketctl node add`.
 
     Attributes:
-        id: as the controller knows it.
-        deployment: the one deployment whose lists are taken.
+        id: as the controller knows it, and the common name of its certificate.
+        fleet: the one fleet whose lists are taken.
         authorities: Ed25519 public keys of the list authorities, 64 hex digits each.
         signatures: how many distinct authorities must have signed a list.
+        online_key: Ed25519 public key of the controller, which signs stamps.
+        alert_key: ML-KEM-768 + X25519 public key to which alerts are sealed.
+        identity: file with the watch service's own Ed25519 key, made by `picket join`; relative
+            to the configuration file. Under systemd the credential of the same name goes first.
     """
 
     id: Name
-    deployment: Name
-    authorities: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")], ...],
-        Meta(min_length=1, max_length=8),
-    ]
+    fleet: Name
+    authorities: Annotated[tuple[_Ed25519, ...], Meta(min_length=1, max_length=8)]
     signatures: Annotated[int, Meta(ge=1, le=8)] = 1
+    online_key: _Ed25519
+    alert_key: Annotated[str, Meta(pattern=r"\A[0-9a-f]{2432}\Z")]
+    identity: Annotated[str, Meta(min_length=1, max_length=200)] = "watch.key"
 
 
 class Camera(Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,23 +134,36 @@ class Decision(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Link(Struct, frozen=True, forbid_unknown_fields=True):
-    """The controller, and how patient the node is with it.
+    """The controllers, and how patient the node is with them.
 
     Attributes:
-        controller: NNG address.
-        answer_timeout_s: for an answer; the poll waits poll_s longer.
+        controllers: NNG addresses, tried in turn.
+        join: where a node without a certificate asks for one.
+        server_name: common name of the controllers' certificate.
+        state: folder with certificates, outbox and cached ciphertext, the only one that is
+            written to; relative to the configuration file.
+        answer_timeout_s: for an answer; a poll waits poll_s longer.
         poll_s: how long the controller may park a poll.
         health_s: between two health messages.
-        outbox: alerts kept while the controller does not answer.
+        outbox: alerts kept while no controller answers.
     """
 
-    controller: Annotated[str, Meta(pattern=r"\A(tcp|ipc|inproc)://.+\Z", max_length=200)] = (
-        "tcp://127.0.0.1:7441"
+    controllers: Annotated[tuple[_Url, ...], Meta(min_length=1, max_length=8)] = (
+        "tls+tcp://127.0.0.1:7441",
     )
+    join: _Url = "tls+tcp://127.0.0.1:7442"
+    server_name: Name = "controller"
+    state: Annotated[str, Meta(min_length=1, max_length=200)] = "link"
     answer_timeout_s: Seconds = 5.0
     poll_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 20.0
     health_s: Seconds = 60.0
     outbox: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+
+
+class Local(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the three services of a node meet: sockets link.ipc and indicator.ipc in `run`."""
+
+    run: Annotated[str, Meta(min_length=1, max_length=80)] = "/run/picket"
 
 
 class Lamps(Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,6 +183,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tracking: Tracking = msgspec.field(default_factory=Tracking)
     decision: Decision = msgspec.field(default_factory=Decision)
     link: Link = msgspec.field(default_factory=Link)
+    local: Local = msgspec.field(default_factory=Local)
     lamps: Lamps = msgspec.field(default_factory=Lamps)
 
 
@@ -218,9 +238,17 @@ def _check(config: Config, path: Path) -> None:
 
 def _anchored(config: Config, folder: Path) -> Config:
     """Relative paths mean: relative to the configuration file."""
+    replace = msgspec.structs.replace
     camera, models = config.camera, config.models
     if camera.path:
-        camera = msgspec.structs.replace(camera, path=str(folder / camera.path))
+        camera = replace(camera, path=str(folder / camera.path))
     if models.folder:
-        models = msgspec.structs.replace(models, folder=str(folder / models.folder))
-    return msgspec.structs.replace(config, camera=camera, models=models)
+        models = replace(models, folder=str(folder / models.folder))
+    return replace(
+        config,
+        camera=camera,
+        models=models,
+        node=replace(config.node, identity=str(folder / config.node.identity)),
+        link=replace(config.link, state=str(folder / config.link.state)),
+        local=replace(config.local, run=str(folder / config.local.run)),
+    )

@@ -6,8 +6,8 @@ Accelerator  accelerator/tflite.py             accelerator/simulated.py
 Detector     vision/detector.py                vision/simulated.py
 Embedder     vision/embedder.py                vision/simulated.py
 Link         link/nng.py                       link/simulated.py
-Lamps        indicator/terminal.py             indicator/simulated.py
-Outbox       alerts/outbox.py
+Lamps        indicator/gpio.py, terminal.py    indicator/simulated.py
+Outbox       alerts/durable.py                 alerts/outbox.py (in memory)
 Clock        system/clock.py                   system/clock.py
 
 A seam is the smallest thing that we need, in our words, and names the error that it raises; the
@@ -17,12 +17,12 @@ vendor's errors. One contract test in tests/contracts runs over every side of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from appliance.types import Face, Frame, Image, Lamp, ModelSpec, Tensor, Vector
-from appliance.wire import Alert
+from appliance.wire import Row
 
 
 class Camera(AbstractContextManager["Camera"], Protocol):
@@ -128,30 +128,27 @@ class Lamps(AbstractContextManager["Lamps"], Protocol):
 
 
 class Outbox(Protocol):
-    """Alerts that the controller has not acknowledged. Thread-safe."""
+    """Sealed alerts that the next hop has not acknowledged. Thread-safe."""
 
     @property
     def depth(self) -> int:
-        """Alerts held."""
+        """Rows held."""
 
-    def put(self, alert: Alert) -> int:
-        """Keep an alert and number it.
+    def put(self, rows: Sequence[Row]) -> None:
+        """Keep rows, all or none; when this returns they are kept as well as this outbox can.
 
-        Args:
-            alert: its `sequence` is ignored.
-
-        Returns:
-            The sequence that it got: 1, 2, 3 ... without a gap within a boot.
+        A row whose (boot, sequence) is held already is not kept twice: answers get lost, and the
+        same rows come again.
 
         Raises:
             OutboxFullError: it holds as many as it may; nothing was kept.
         """
 
-    def peek(self, most: int) -> tuple[Alert, ...]:
-        """The oldest alerts, at most `most`, each with its sequence; they stay."""
+    def peek(self, most: int) -> tuple[Row, ...]:
+        """The oldest rows, at most `most`; they stay."""
 
-    def drop(self, up_to: int) -> None:
-        """Forget all alerts whose sequence is at most `up_to`: the controller has them."""
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Forget these rows: the next hop has them. Rows that are not held are ignored."""
 
     def wait(self, timeout_s: float) -> bool:
         """True as soon as the outbox holds something, False after timeout_s without."""

@@ -1,11 +1,26 @@
 """What crosses a boundary: MessagePack arrays ("tuples") over NNG. The page an auditor reads.
 
-The node asks, the controller answers; a push is the answer to a parked Poll. No message has a
-field for a picture, a crop, a landmark or an embedding, and Alert is bounded at 512 bytes.
+Whoever is nearer to the camera asks, whoever is farther away answers; a push is the answer to a
+parked Poll. No message has a field for a picture, a crop, a landmark or an open embedding, and an
+Alert is bounded at 512 bytes.
+
+question    asked by            answered by                 answer
+Join        picket join         controller, join port       Joined
+Hello       watch (signed)      link, then controller       Welcome
+Poll        watch               link, then controller       Offer, Ack
+Fetch       watch, through link link's cache, controller    Piece
+Report      watch               link, after its commit      Ack
+            link                controller, after its own   Ack
+Health      watch, through link controller                  Ack
+Renew       link                controller                  Renewed
+Show        watch               indicator, lamps set        Ack
+Any of them may be answered by Deny.
+
+watch and link, and watch and indicator, speak over ipc://; link and controller over tls+tcp://.
 
 Rules (msgspec schema evolution): a new field goes last and has a default; fields are never
 reordered, retyped or removed; a new meaning is a new tag. Decoding is the validation, and the
-length is bounded before decoding.
+length is bounded before decoding. What is signed is signed as bytes and decoded afterwards.
 """
 
 from __future__ import annotations
@@ -18,13 +33,23 @@ from msgspec import Meta
 from appliance.errors import WireError
 
 ALERT_MAX_BYTES = 512
-ALERTS_PER_REPORT = 64
-REQUEST_MAX_BYTES = 64 * 1024
-"""A full report of 64 alerts of 512 bytes, twice over: what a controller will receive."""
-LIST_MAX_BYTES = 64 * 1024 * 1024
-"""A signed and encrypted watchlist: about 150,000 templates of 192 half-precision numbers."""
-ANSWER_MAX_BYTES = LIST_MAX_BYTES + 16 * 1024
-"""What a node will receive: one list with its grant."""
+SEALED_MAX_BYTES = 2048
+"""An alert sealed to the controller: 512 bytes, a signature of 64, HPKE's 1,120 and its tag."""
+ROWS_PER_REPORT = 32
+REQUEST_MAX_BYTES = 128 * 1024
+"""A full report of 32 rows of 2 KiB, twice over: what a controller or link will receive."""
+PIECE_MAX_BYTES = 128 * 1024
+"""One piece of a list's ciphertext; see watchlist/bundle.py."""
+HEAD_MAX_BYTES = 8 * 1024
+DIGESTS_MAX_BYTES = 64 * 1024
+"""SHA-256 of 2,048 pieces: lists of 256 MiB, about 600,000 templates of 192 numbers."""
+STAMP_MAX_BYTES = 1024
+GRANT_MAX_BYTES = 2048
+ANSWER_MAX_BYTES = 256 * 1024
+"""What a node will receive: an Offer or a Piece, with room."""
+
+GRANT_KEY_BYTES = 1216
+"""Public key of the hybrid KEM ML-KEM-768 + X25519."""
 
 NAME_MAX_CHARS = 48
 """Six names of this length leave an alert, with the largest number in every other field, at 483
@@ -39,10 +64,14 @@ REASON_MAX_CHARS = 200
 Reason = Annotated[str, Meta(max_length=REASON_MAX_CHARS)]
 """For people; the sender cuts it to length, whoever shows it makes it `printable`."""
 Id16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Pem = Annotated[bytes, Meta(min_length=1, max_length=16 * 1024)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Cosine = Annotated[float, Meta(ge=-1.0, le=1.0)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[float, Meta(ge=0.0, le=1e12)]
+Mebibytes = Annotated[float, Meta(ge=0.0, le=1e6)]
 
 
 class Alert(msgspec.Struct, frozen=True, array_like=True, tag="alert/1"):
@@ -50,7 +79,7 @@ class Alert(msgspec.Struct, frozen=True, array_like=True, tag="alert/1"):
 
     Attributes:
         alert_id: random, 16 bytes.
-        node, boot: who saw it; boot is random, made at each start of the node.
+        node, boot: who saw it; boot is random, made at each start of the watch service.
         sequence: 1, 2, 3 ... per boot; a gap is a provable loss.
         deployment, list_id, list_version: the authorisation under which it was matched.
         subject: opaque reference of the watchlist; never a name.
@@ -89,40 +118,85 @@ class Alert(msgspec.Struct, frozen=True, array_like=True, tag="alert/1"):
     model: Name
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello/1"):
-    """A node's first question: who it is, and the key to which a grant may be sealed.
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """One alert as the link service and the card see it: numbered, and closed.
 
-    `grant_key` is the public half of a key pair made in RAM at this boot (HPKE,
-    ML-KEM-768 + X25519: 1,216 bytes).
+    `sealed` is what alerts/seal.py made: the alert and the watch service's signature, encrypted
+    to the controller's alert key. (boot, sequence) are the alert's own and are bound to it.
+    """
+
+    boot: Id16
+    sequence: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    sealed: Annotated[bytes, Meta(min_length=1, max_length=SEALED_MAX_BYTES)]
+
+
+class Join(msgspec.Struct, frozen=True, array_like=True, tag="join/1"):
+    """A new node's first and only question at the join port, before it has a certificate.
+
+    Attributes:
+        token: one-time, from `picketctl node add`.
+        csr: certificate request, PEM, subject CN = node; the key was made on the node.
+        watch_key: Ed25519 public key of the watch service, which signs hellos and alerts.
+    """
+
+    node: Name
+    token: Key32
+    csr: Pem
+    watch_key: Key32
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello/1"):
+    """A watch service's first question at each start: its RAM key, signed by its identity.
+
+    Attributes:
+        grant_key: public half of a key pair made in RAM at this boot (HPKE, hybrid
+            ML-KEM-768 + X25519); grants are sealed to it.
+        model: id of the embedder.
+        signature: Ed25519 by the watch identity over `hello_signed_part`.
     """
 
     node: Name
     boot: Id16
-    grant_key: Annotated[bytes, Meta(min_length=1216, max_length=1216)]
+    grant_key: Annotated[bytes, Meta(min_length=GRANT_KEY_BYTES, max_length=GRANT_KEY_BYTES)]
     model: Name
+    signature: Signature
 
 
 class Poll(msgspec.Struct, frozen=True, array_like=True, tag="poll/1"):
-    """Is there a newer list? Parked by the controller until there is, or until `wait_ms`.
+    """Is there a newer list, or an order? Parked until there is, or until `wait_ms`.
 
-    `list_version` is the version in use, 0 for none: this is also the node's acknowledgement
-    of a push. `refused` is why the last push was not taken, "" if it was.
+    Attributes:
+        nonce: random for each poll; the stamp that answers it must repeat it, so that freshness
+            needs no clock and no stamp can be played back.
+        list_id, list_version: the list in use, "" and 0 for none: this acknowledges a push.
+        refused: why the last push was not taken, "" if it was.
+        lease_left_s: of the list in use, 0 for none.
     """
 
     node: Name
     boot: Id16
+    nonce: Id16
     list_id: NameOrNone
     list_version: Count
     refused: Reason
+    lease_left_s: Count
     wait_ms: Annotated[int, Meta(ge=0, le=60_000)]
 
 
-class Report(msgspec.Struct, frozen=True, array_like=True, tag="report/1"):
-    """Alerts, oldest first. Answered by Ack after the controller has stored them."""
+class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch/1"):
+    """One piece of a list's ciphertext."""
 
     node: Name
-    boot: Id16
-    alerts: Annotated[tuple[Alert, ...], Meta(min_length=1, max_length=ALERTS_PER_REPORT)]
+    list_id: Name
+    list_version: Count
+    index: Count
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True, tag="report/1"):
+    """Alerts, oldest first. Answered by Ack after all of them were stored, or by nothing."""
+
+    node: Name
+    rows: Annotated[tuple[Row, ...], Meta(min_length=1, max_length=ROWS_PER_REPORT)]
 
 
 class Health(msgspec.Struct, frozen=True, array_like=True, tag="health/1"):
@@ -138,6 +212,14 @@ class Health(msgspec.Struct, frozen=True, array_like=True, tag="health/1"):
         erased_p50_ms, erased_p99_ms, erased_max_ms: from exposure of a frame until its pixels
             were overwritten.
         vectors_p99_ms: from a face's last embedding until its vectors were overwritten.
+        outbox: alerts decided and not yet stored by the controller, of watch and link together.
+        rss_mib: of the watch service.
+        lease_left_s: of the list in use, 0 for none.
+        accelerator: what runs the models, such as "cpu".
+        soc_temp_c: None where it cannot be read.
+        link_rss_mib, outbox_refused, outbox_durable: filled in by the link service; a link that
+            cannot write goes on in memory and says so.
+        watch_version: of the software.
     """
 
     node: Name
@@ -159,35 +241,82 @@ class Health(msgspec.Struct, frozen=True, array_like=True, tag="health/1"):
     list_version: Count
     subjects: Count
     outbox: Count
-    rss_mib: Annotated[float, Meta(ge=0.0, le=1e6)]
+    rss_mib: Mebibytes
+    lease_left_s: Count = 0
+    accelerator: Name = "cpu"
+    soc_temp_c: Annotated[float, Meta(ge=-100.0, le=200.0)] | None = None
+    link_rss_mib: Mebibytes = 0.0
+    outbox_refused: Count = 0
+    outbox_durable: bool = True
+    watch_version: NameOrNone = ""
+
+
+class Renew(msgspec.Struct, frozen=True, array_like=True, tag="renew/1"):
+    """The link service's certificate runs out soon; asked over the link that it secures."""
+
+    node: Name
+    csr: Pem
+
+
+class Show(msgspec.Struct, frozen=True, array_like=True, tag="show/1"):
+    """What the lamps are to tell, to the indicator service: at each change and once a second."""
+
+    state: Name
+    camera_on: bool
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome/1"):
-    """Answer to Hello: the controller knows this boot and will grant to its key."""
+    """Answer to Hello: the controller knows this boot and will grant to its key.
 
-    now_utc_ms: Count
-
-
-class Push(msgspec.Struct, frozen=True, array_like=True, tag="push/1"):
-    """A list, still closed, and the grant that opens it for this boot of this node.
-
-    Nothing in here is trusted before watchlist/trusted.py has checked it.
+    Attributes:
+        floors: the highest version ever accepted of each list, as the link service keeps it for
+            a watch service that has nowhere to write; the controller leaves it empty.
     """
 
-    bundle: Annotated[bytes, Meta(min_length=1, max_length=LIST_MAX_BYTES)]
-    grant: Annotated[bytes, Meta(min_length=1, max_length=4096)]
+    now_utc_ms: Count
+    floors: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=64)] = ()
 
 
-class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag="withdraw/1"):
-    """The deployment is over: close the list, overwrite it, switch the camera off."""
+class Offer(msgspec.Struct, frozen=True, array_like=True, tag="offer/1"):
+    """Answer to Poll: a stamp, and for a list its signed head and the grant that opens it.
 
-    list_id: Name
+    Nothing in here is trusted before watchlist/trusted.py has checked it. A stamp that ends a
+    list (withdraw, wipe) comes with an empty head, digests and grant.
+
+    Attributes:
+        stamp: signed by the controller's online key: node, nonce, time, list, version, lease.
+        head: header of the list, signed by its authorities.
+        digests: SHA-256 of each piece, one after the other.
+        grant: the content key, sealed to this boot's grant key.
+    """
+
+    stamp: Annotated[bytes, Meta(min_length=1, max_length=STAMP_MAX_BYTES)]
+    head: Annotated[bytes, Meta(max_length=HEAD_MAX_BYTES)]
+    digests: Annotated[bytes, Meta(max_length=DIGESTS_MAX_BYTES)]
+    grant: Annotated[bytes, Meta(max_length=GRANT_MAX_BYTES)]
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True, tag="piece/1"):
+    """Answer to Fetch: one piece of ciphertext."""
+
+    index: Count
+    sealed: Annotated[bytes, Meta(min_length=1, max_length=PIECE_MAX_BYTES)]
+
+
+class Joined(msgspec.Struct, frozen=True, array_like=True, tag="joined/1"):
+    """Answer to Join: the node's certificate."""
+
+    certificate: Pem
+
+
+class Renewed(msgspec.Struct, frozen=True, array_like=True, tag="renewed/1"):
+    """Answer to Renew: the node's next certificate."""
+
+    certificate: Pem
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack/1"):
-    """Alerts of this boot up to this sequence are stored. 0: nothing to acknowledge."""
-
-    up_to: Count
+    """Done: stored, shown, heard; or nothing new."""
 
 
 class Deny(msgspec.Struct, frozen=True, array_like=True, tag="deny/1"):
@@ -196,10 +325,10 @@ class Deny(msgspec.Struct, frozen=True, array_like=True, tag="deny/1"):
     reason: Reason
 
 
-Request: TypeAlias = Hello | Poll | Report | Health
-"""All that a node may send."""
-Answer: TypeAlias = Welcome | Push | Withdraw | Ack | Deny
-"""All that a controller may send."""
+Request: TypeAlias = Join | Hello | Poll | Fetch | Report | Health | Renew | Show
+"""All that may be asked."""
+Answer: TypeAlias = Welcome | Offer | Piece | Joined | Renewed | Ack | Deny
+"""All that may be answered."""
 
 M = TypeVar("M")
 
@@ -207,6 +336,11 @@ _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 _alerts: msgspec.msgpack.Decoder[Alert] = msgspec.msgpack.Decoder(Alert)
+
+
+def hello_signed_part(node: str, boot: bytes, grant_key: bytes, model: str) -> bytes:
+    """The bytes that Hello.signature signs: a context, then the fields as one MessagePack array."""
+    return b"picket hello/1\0" + _encoder.encode((node, boot, grant_key, model))
 
 
 def encode(message: Request | Answer | Alert) -> bytes:

@@ -12,7 +12,7 @@ from typing import Self
 from appliance.controller.endpoints import Endpoints, Reply
 from appliance.controller.events import Notify, event
 from appliance.controller.library import Listing
-from appliance.controller.rawrep import RawRep
+from appliance.link.rawrep import RawRep
 from appliance.errors import WireError
 from appliance.wire import REQUEST_MAX_BYTES, Deny, decode_request, encode
 

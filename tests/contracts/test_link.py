@@ -10,7 +10,7 @@ from typing import Protocol
 
 import pytest
 
-from appliance.controller.rawrep import RawRep
+from appliance.link.rawrep import RawRep
 from appliance.errors import ControllerError, LinkError
 from appliance.interfaces import Link
 from appliance.link.nng import NngLink

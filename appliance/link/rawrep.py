@@ -1,4 +1,4 @@
-"""The controller's socket: raw NNG Rep, so that any question can be answered at any time.
+"""The answering side's socket: raw NNG Rep, so that any question can be answered at any time.
 
 A raw socket hands over each question with its return address (a header of pipe and request
 numbers), which is appended to the answer, now or much later, by any thread. That is how a poll
@@ -11,21 +11,21 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from appliance.errors import ControllerError
+from appliance.errors import LinkError
 from appliance.link.nng import HEADER_ROOM_BYTES
 
 log = logging.getLogger(__name__)
 
 
 class RawRep:
-    """A raw Rep socket. All of pynng that there is in the controller. Thread-safe.
+    """A raw Rep socket: of the controller, the link service and the indicator. Thread-safe.
 
     Args:
         url: to listen at.
         max_bytes: of a message received.
 
     Raises:
-        ControllerError: the address is in use, or is none.
+        LinkError: the address is in use, or is none.
     """
 
     def __init__(self, url: str, *, max_bytes: int) -> None:
@@ -39,13 +39,13 @@ class RawRep:
             bound = self._socket.recv_max_size
         except pynng.AddressInUse as e:
             self._socket.close()
-            raise ControllerError(f"{url} is in use") from e
+            raise LinkError(f"{url} is in use") from e
         except pynng.NNGException as e:
             self._socket.close()
-            raise ControllerError(f"'{url}' is no address to listen at: {e}") from e
+            raise LinkError(f"'{url}' is no address to listen at: {e}") from e
         if bound != max_bytes + HEADER_ROOM_BYTES:
             self._socket.close()
-            raise ControllerError(f"{url}: what is received cannot be bounded at {max_bytes} bytes")
+            raise LinkError(f"{url}: what is received cannot be bounded at {max_bytes} bytes")
         self.url = _real_url(url, listener)
 
     def receive(self, timeout_s: float) -> tuple[bytes, bytes] | None:
