@@ -185,6 +185,8 @@ class FalseMatch:
             tail_rate * exp(-tail_slope * (similarity - tail_similarity)).
         probes, comparisons: what it was measured on.
         source: data set and protocol, one line.
+        tail_slope_error: standard error of tail_slope, by resampling people; 0 if that was not
+            measured, and the comparisons are taken for independent.
     """
 
     similarity: tuple[float, ...]
@@ -195,6 +197,7 @@ class FalseMatch:
     probes: int
     comparisons: int
     source: str
+    tail_slope_error: float = 0.0
 
 
 class NodeState(StrEnum):

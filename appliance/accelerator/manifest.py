@@ -62,6 +62,7 @@ class _FalseMatch(Struct, frozen=True, forbid_unknown_fields=True):
     probes: Annotated[int, Meta(ge=1)]
     comparisons: Annotated[int, Meta(ge=1)]
     source: _Line
+    tail_slope_error: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
 
 
 class _Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
