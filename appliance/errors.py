@@ -113,3 +113,7 @@ class ControllerError(PicketError):
 
 class DeniedError(LinkError):
     """The controller answered, and the answer is no."""
+
+
+class ServiceError(PicketError):
+    """A service of the node keeps dying."""

@@ -59,6 +59,15 @@ class Player:
         with self._lock:
             self._show()
 
+    def leave(self) -> None:
+        """The last light left on is FAULT: a box whose indicator has ended is not in order.
+
+        Raises:
+            OSError: a lamp could not be driven.
+        """
+        with self._lock:
+            self._lamps.set(lit(NodeState.FAULT, camera_on=self._camera_on, t_s=0.0))
+
     def _show(self) -> None:
         t_s = (self._clock.boot_ns() - self._since_ns) / 1e9
         wanted = lit(self._state, camera_on=self._camera_on, t_s=t_s)

@@ -1,0 +1,137 @@
+"""The indicator service: the composition root of the process that drives the lamps.
+
+thread     does
+receive    takes Show from the watch service, sets the lamps, then answers
+play       the rhythm of the state; the dead-man
+
+It touches lamps and one socket of the box, nothing else. If the watch service is silent for five
+seconds, the lamps show FAULT; when this service ends, they are left showing FAULT.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from appliance.config import Config
+from appliance.errors import WireError
+from appliance.indicator.player import Player
+from appliance.indicator.simulated import SimulatedLamps
+from appliance.indicator.terminal import TerminalLamps
+from appliance.interfaces import Clock, Lamps
+from appliance.link.rawrep import RawRep
+from appliance.services.process import Heart, private_socket, stop_on_signals
+from appliance.system.clock import SystemClock
+from appliance.system.worker import Crew, Worker
+from appliance.types import NodeState
+from appliance.wire import (
+    REASON_MAX_CHARS,
+    REQUEST_MAX_BYTES,
+    Ack,
+    Answer,
+    Deny,
+    Show,
+    decode_request,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 5.0
+_PLAY_S = 0.05
+_RECEIVE_S = 0.2
+
+
+class Indicator:
+    """Show in, lamps and an answer out; silence is FAULT. Thread-safe.
+
+    Args:
+        player: plays the rhythms.
+        clock: for the dead-man.
+        silence_s: without a Show for so long, FAULT is shown.
+    """
+
+    def __init__(self, player: Player, clock: Clock, *, silence_s: float = SILENCE_S) -> None:
+        self._player, self._clock = player, clock
+        self._silence_ns = round(silence_s * 1e9)
+        self._heard_ns = clock.boot_ns()
+        self._silent = False
+
+    def answer(self, question: bytes) -> Answer:
+        """Do what a Show says; Ack means that the lamps are so."""
+        try:
+            show = decode_request(question)
+            if not isinstance(show, Show):
+                return Deny("only Show is answered here")
+            state = NodeState(show.state)
+        except (WireError, ValueError) as e:
+            log.warning("not a Show: %s", e)
+            return Deny("not a Show")
+        self._heard_ns = self._clock.boot_ns()
+        self._silent = False
+        try:
+            self._player.state = state
+            self._player.camera_on = show.camera_on
+        except OSError as e:
+            log.error("lamps: %s", e)  # noqa: TRY400 - the line says it all
+            return Deny(f"lamps: {e}"[:REASON_MAX_CHARS])
+        return Ack()
+
+    def play(self) -> None:
+        """Bring the lamps up to date.
+
+        Raises:
+            OSError: a lamp could not be driven.
+        """
+        if self._clock.boot_ns() - self._heard_ns > self._silence_ns:
+            if not self._silent:
+                log.error("silence from the watch service for %g s", self._silence_ns / 1e9)
+            self._silent = True
+            self._player.state = NodeState.FAULT
+        self._player.step()
+
+
+def run(config: Config) -> None:
+    """Drive the lamps until SIGTERM or SIGINT.
+
+    Raises:
+        LinkError: the socket cannot be opened.
+        OSError: the lamps cannot be driven.
+    """
+    stop = threading.Event()
+    clock = SystemClock()
+    with ExitStack() as stack:
+        stack.enter_context(stop_on_signals(stop))
+        lamps = stack.enter_context(_lamps(config))
+        player = Player(lamps, clock)
+        indicator = Indicator(player, clock)
+        with private_socket():
+            socket = RawRep(
+                f"ipc://{Path(config.local.run) / 'indicator.ipc'}", max_bytes=REQUEST_MAX_BYTES
+            )
+        stack.callback(socket.close)
+
+        def receive() -> None:
+            received = socket.receive(_RECEIVE_S)
+            if received is not None:
+                socket.send(received[0], encode(indicator.answer(received[1])))
+
+        def play() -> None:
+            indicator.play()
+            stop.wait(_PLAY_S)
+
+        workers = [Worker("receive", receive, stop), Worker("play", play, stop)]
+        workers.append(Heart(workers, stop).worker())
+        try:
+            Crew(workers, stop).run()
+        finally:
+            player.leave()
+
+
+def _lamps(config: Config) -> Lamps:
+    if config.lamps.driver == "terminal":
+        return TerminalLamps(sys.stdout)
+    return SimulatedLamps()
