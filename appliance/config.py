@@ -125,11 +125,13 @@ class Decision(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         embeddings: how many are fused; fewer only if the track ends before.
         interval_s: least time between two of them, so that they differ.
+        hold_s: a track is decided on what there is so long after its first embedding.
         cooldown_s: after an alert, for how long the same subject raises no other.
     """
 
     embeddings: Annotated[int, Meta(ge=1, le=32)] = 5
     interval_s: Annotated[float, Meta(ge=0.0, le=5.0)] = 0.1
+    hold_s: Annotated[float, Meta(gt=0.0, le=5.0)] = 1.0
     cooldown_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 60.0
 
 

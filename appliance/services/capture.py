@@ -1,4 +1,4 @@
-"""The camera is on while there is a list to match against, and off otherwise.
+"""The camera is on while there is a list to match against and its lamp is lit, else off.
 
 Frames go from the driver into buffers of the pool and from there into a one-place slot: the
 watch thread always gets the newest, and a frame that it never came to is erased here.
@@ -26,9 +26,10 @@ class Capture:
 
     Args:
         open_camera: makes the camera; called whenever it is switched on.
-        wanted: whether there is a list to match against.
+        wanted: whether there is a list to match against, and a lamp that says so.
         switched: told True before the camera is switched on and False after it is off: it
-            drives the camera lamp, which cannot be off while frames are taken.
+            drives the camera lamp and answers whether the lamp did as it was told. A camera
+            whose lamp is not lit is not switched on.
         lossless: wait for the watch thread instead of dropping (flat-out recordings).
 
     Attributes:
@@ -42,7 +43,7 @@ class Capture:
         *,
         open_camera: Callable[[], Camera],
         wanted: Callable[[], bool],
-        switched: Callable[[bool], None],
+        switched: Callable[[bool], bool],
         pool: FramePool,
         slot: Latest[Frame],
         ledger: Ledger,
@@ -74,6 +75,9 @@ class Capture:
             self._stop.wait(_POLL_S)
             return
         camera = self._camera or self._on()
+        if camera is None:
+            self._stop.wait(_POLL_S)
+            return
         buffer = self._pool.take(self._timeout_s)
         try:
             frame = camera.read(buffer, self._timeout_s)
@@ -102,8 +106,10 @@ class Capture:
         self._pool.give_back(frame.image)
         self._ledger.frame_erased(self._clock.boot_ns() - frame.boot_ns)
 
-    def _on(self) -> Camera:
-        self._switched(True)
+    def _on(self) -> Camera | None:
+        """Switch the camera on; None if its lamp could not be lit."""
+        if not self._switched(True):
+            return None
         try:
             camera = self._open_camera().__enter__()
         except CameraError:

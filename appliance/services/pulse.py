@@ -1,4 +1,4 @@
-"""The node's pulse: measures itself, shows the state on the lamps, reports it when due."""
+"""The watch service's pulse: measures itself, shows the state, reports it when due."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from appliance import __version__
 from appliance.errors import LinkError
-from appliance.interfaces import Clock, Outbox
-from appliance.link.downlink import Downlink
-from appliance.link.uplink import Uplink
+from appliance.interfaces import Clock, Link, Outbox
+from appliance.link.question import ask
+from appliance.services.beacon import Beacon
 from appliance.services.capture import Capture
 from appliance.system.erasure import Ledger
 from appliance.system.health import Vitals, judge
 from appliance.system.memory import rss_bytes
 from appliance.types import NodeState
 from appliance.watchlist.match import Watchlist
-from appliance.wire import Health
+from appliance.wire import Ack, Health
 
 log = logging.getLogger(__name__)
 
 _FPS_WINDOW_S = 3.0
+_SHOW_EVERY_S = 1.0
+_ANSWER_S = 3.0
 
 
 @dataclass(slots=True)
@@ -34,11 +38,27 @@ class Counters:
     alerted_ns: int | None = None
 
 
+class Controllers(Protocol):
+    """What the pulse asks of link/downlink.py."""
+
+    answered_ns: int | None
+    """CLOCK_BOOTTIME of a controller's last answer, None before it."""
+    refused: str
+    """Why the last list was not taken, "" if it was."""
+
+
 class Pulse:
     """Called a few times a second by one worker.
 
     Args:
-        show: told every new state; drives the lamps.
+        node: who reports.
+        boot: 16 bytes, made at this start of the watch service.
+        beacon: shows the state.
+        link: health goes there.
+        controllers: how the link to them is.
+        current: the list in use.
+        accelerator: what runs the models.
+        soc_temp_c: of the board, None where it cannot be read.
         health_s: between two health messages; a change of state sends one at once.
     """
 
@@ -52,18 +72,22 @@ class Pulse:
         counters: Counters,
         capture: Capture,
         outbox: Outbox,
-        uplink: Uplink,
-        downlink: Downlink,
+        beacon: Beacon,
+        link: Link,
+        controllers: Controllers,
         current: Callable[[], Watchlist | None],
-        show: Callable[[NodeState], None],
+        accelerator: Callable[[], str],
+        soc_temp_c: Callable[[], float | None],
         health_s: float,
     ) -> None:
         self._node, self._boot, self._clock = node, boot, clock
         self._ledger, self._counters, self._capture = ledger, counters, capture
-        self._outbox, self._uplink, self._downlink = outbox, uplink, downlink
-        self._current, self._show = current, show
+        self._outbox, self._beacon, self._link = outbox, beacon, link
+        self._controllers, self._current = controllers, current
+        self._accelerator, self._soc_temp_c = accelerator, soc_temp_c
         self._health_ns = round(health_s * 1e9)
         self._sent_ns: int | None = None
+        self._showed_ns: int | None = None
         self._state = NodeState.STARTING
         self._ticks: deque[tuple[int, int]] = deque()
 
@@ -78,27 +102,30 @@ class Pulse:
         if changed:
             log.info("state %s", state)
             self._state = state
-            self._show(state)
-        if changed or self._sent_ns is None or now_ns - self._sent_ns >= self._health_ns:
+        # Not lit: the indicator has gone, and its return is to be noticed soon.
+        if changed or not self._beacon.lit or _due(self._showed_ns, now_ns, _SHOW_EVERY_S * 1e9):
+            self._showed_ns = now_ns
+            self._beacon.show(state)
+        if changed or _due(self._sent_ns, now_ns, self._health_ns):
             self.report()
 
     def report(self) -> None:
         """Send one health message; an unreachable controller is no fault of the node's."""
         self._sent_ns = self._clock.boot_ns()
         try:
-            self._uplink.send_health(self._health())
+            ask(self._link, self._health(), Ack, _ANSWER_S)
         except LinkError as e:
             log.debug("health not delivered: %s", e)
 
     def _vitals(self, now_ns: int) -> Vitals:
-        answered_ns = max(self._uplink.answered_ns or 0, self._downlink.answered_ns or 0)
+        answered_ns = self._controllers.answered_ns or 0
         alerted_ns = self._counters.alerted_ns
         return Vitals(
             balanced=self._ledger.snapshot().balanced,
             outbox_full=self._counters.outbox_full,
             asked=answered_ns > 0,
             list_open=self._current() is not None,
-            list_refused=bool(self._downlink.refused),
+            list_refused=bool(self._controllers.refused),
             camera_on=self._capture.since_ns is not None,
             frames=self._counters.frames,
             since_answer_s=(now_ns - answered_ns) / 1e9,
@@ -108,6 +135,11 @@ class Pulse:
     def _fps(self) -> float:
         (then_ns, before), (now_ns, frames) = self._ticks[0], self._ticks[-1]
         return (frames - before) / (now_ns - then_ns) * 1e9 if now_ns > then_ns else 0.0
+
+    def _lease_left_s(self, watchlist: Watchlist | None) -> int:
+        if watchlist is None:
+            return 0
+        return max(0, (watchlist.lease_end_ns - self._clock.boot_ns()) // 1_000_000_000)
 
     def _health(self) -> Health:
         watchlist, ledger = self._current(), self._ledger.snapshot()
@@ -132,4 +164,12 @@ class Pulse:
             subjects=len(watchlist.subjects) if watchlist else 0,
             outbox=self._outbox.depth,
             rss_mib=rss_bytes() / 2**20,
+            lease_left_s=self._lease_left_s(watchlist),
+            accelerator=self._accelerator(),
+            soc_temp_c=self._soc_temp_c(),
+            watch_version=__version__,
         )
+
+
+def _due(last_ns: int | None, now_ns: int, every_ns: float) -> bool:
+    return last_ns is None or now_ns - last_ns >= every_ns

@@ -8,7 +8,7 @@
     6. fuse     tracking/evidence.py  several vectors of a track, one template
     7. match    watchlist/match.py    the nearest subject
     8. decide   alerts/policy.py      once per track; alerts/compose.py makes the tuple
-    9. erase    the vectors here, the frame's pixels in services/node.py when `step` returns
+    9. erase    the vectors here, the frame's pixels in services/watcher.py when `step` returns
 
 A stranger's vectors are overwritten as soon as the track is decided, even while the person is
 still in view: from then on the track is a box that nothing is known about.
@@ -37,10 +37,15 @@ Report = Callable[[Sighting, Watchlist], None]
 
 @dataclass(slots=True)
 class _Dossier:
-    """What is held about one undecided track: its vectors and the last quality."""
+    """What is held about one undecided track: its vectors and the last quality.
+
+    Attributes:
+        first_ns, embedded_ns: exposure of the first and of the last face embedded.
+    """
 
     evidence: Evidence
     quality: Quality | None = None
+    first_ns: int = 0
     embedded_ns: int = 0
 
 
@@ -51,6 +56,8 @@ class Watch:
         report: called for each alert.
         embeddings: how many are fused before a track is decided.
         interval_s: least time between two embeddings of a track.
+        hold_s: a track is decided on what there is so long after its first embedding: nobody's
+            vectors are held for as long as they stand in view.
     """
 
     def __init__(
@@ -66,12 +73,14 @@ class Watch:
         report: Report,
         embeddings: int,
         interval_s: float,
+        hold_s: float,
     ) -> None:
         self._detector, self._embedder, self._gate = detector, embedder, gate
         self._tracker, self._policy = tracker, policy
         self._ledger, self._clock, self._report = ledger, clock, report
         self._embeddings = embeddings
         self._interval_ns = round(interval_s * 1e9)
+        self._hold_ns = round(hold_s * 1e9)
         self._crop: Image = np.zeros((embedder.side, embedder.side, 3), np.uint8)
         self._undecided: dict[int, _Dossier] = {}
 
@@ -87,10 +96,11 @@ class Watch:
                 continue
             if self._due(dossier, frame):
                 self._look(frame, track, dossier)
-            if dossier.evidence.count == self._embeddings:
+            if self._suffices(dossier, frame):
                 self._decide(track, dossier, watchlist)
         for track in tracks.ended:
             self._end(track, watchlist)
+        self._ledger.audit(held=len(self._undecided))
 
     def close(self, watchlist: Watchlist | None) -> None:
         """End every track: the camera is off. Without a list none is decided, all are erased."""
@@ -106,6 +116,11 @@ class Watch:
             dossier.evidence.count == 0 or frame.boot_ns - dossier.embedded_ns >= self._interval_ns
         )
 
+    def _suffices(self, dossier: _Dossier, frame: Frame) -> bool:
+        count = dossier.evidence.count
+        held_long = count > 0 and frame.boot_ns - dossier.first_ns >= self._hold_ns
+        return held_long or count == self._embeddings
+
     def _look(self, frame: Frame, track: Track, dossier: _Dossier) -> None:
         """One more embedding, if the face can tell anything."""
         align(frame.image, track.face.landmarks, out=self._crop)
@@ -113,6 +128,7 @@ class Watch:
         if quality.refusal is None:
             dossier.evidence.add(self._embedder.embed(self._crop))
             dossier.quality, dossier.embedded_ns = quality, frame.boot_ns
+            dossier.first_ns = dossier.first_ns or frame.boot_ns
         self._crop.fill(0)
 
     def _end(self, track: Track, watchlist: Watchlist | None) -> None:
