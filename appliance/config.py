@@ -168,10 +168,43 @@ class Local(Struct, frozen=True, forbid_unknown_fields=True):
     run: Annotated[str, Meta(min_length=1, max_length=80)] = "/run/picket"
 
 
-class Lamps(Struct, frozen=True, forbid_unknown_fields=True):
-    """The status LEDs: "terminal" paints them as text."""
+class Led(Struct, frozen=True, forbid_unknown_fields=True):
+    """One LED.
 
-    driver: Literal["terminal", "none"] = "terminal"
+    Attributes:
+        bcm: the pin's Broadcom number, not its place on the header.
+        active_low: lit while the pin is low.
+        colour: as it is built in: for people, and for the terminal.
+    """
+
+    bcm: Annotated[int, Meta(ge=2, le=27)]
+    active_low: bool = False
+    colour: Literal["red", "green", "amber", "yellow", "blue", "white"] = "white"
+
+
+class Lamps(Struct, frozen=True, forbid_unknown_fields=True):
+    """The status LEDs.
+
+    Attributes:
+        driver: "gpio" drives LEDs on the header, "terminal" paints them as text, "none" has none.
+        camera: lit for as long as frames are taken.
+        status: tells the state.
+        alert: the second lamp: alert, fault, or a hint that service is wanted.
+    """
+
+    driver: Literal["gpio", "terminal", "none"] = "terminal"
+    camera: Led = Led(bcm=17, colour="red")
+    status: Led = Led(bcm=27, colour="green")
+    alert: Led = Led(bcm=22, colour="amber")
+
+    def __post_init__(self) -> None:
+        """Refuse two lamps on one pin: one of them would lie."""
+        taken: dict[int, str] = {}
+        for name in ("camera", "status", "alert"):
+            bcm = getattr(self, name).bcm
+            other = taken.setdefault(bcm, name)
+            if other != name:
+                raise ValueError(f"{other} and {name} are both on BCM {bcm}")
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -117,3 +117,7 @@ class DeniedError(LinkError):
 
 class ServiceError(PicketError):
     """A service of the node keeps dying."""
+
+
+class LampError(PicketError, OSError):
+    """The lamps cannot be driven. An OSError, because that is what the Lamps seam raises."""

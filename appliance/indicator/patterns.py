@@ -9,7 +9,8 @@ seconds. So:
 * Nothing flashes more than three times in a second (WCAG 2.2, 2.3.1), and no dark gap is shorter
   than 0.2 s, so that flashes do not run together.
 * Every rhythm begins anew within 4 s.
-* No rhythm is steady: a lamp that does not change for 4 s belongs to a node that hangs.
+* No rhythm is steady: a lamp that does not change for 4 s belongs to a node that hangs, or whose
+  lamps were left lit when the service that plays them ended (`farewell`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ ALERT: dict[NodeState, Rhythm] = {
     NodeState.ALERT: STATUS[NodeState.ALERT],
     NodeState.FAULT: STATUS[NodeState.FAULT],
 }
-"""The second lamp repeats the two states that want somebody to come; else it is dark."""
+"""The second lamp repeats the two states that want somebody to come; else it is dark, or HINT."""
+
+HINT: Rhythm = (_SHORT, 38)
+"""On the second lamp, in states that leave it dark: works, but wants service when there is time."""
 
 MEANING: dict[NodeState, tuple[str, str]] = {
     NodeState.STARTING: ("blinks evenly, once a second", "starting"),
@@ -61,40 +65,55 @@ MEANING: dict[NodeState, tuple[str, str]] = {
     NodeState.FAULT: ("3 long flashes, pause, both lamps", "broken: take it out of service"),
 }
 """What one sees, and what it means."""
+_HINT_MEANS = "works, but wants service: `picket doctor` says why"
 
 
-def rhythm(state: NodeState, lamp: Lamp) -> Rhythm:
+def rhythm(state: NodeState, lamp: Lamp, *, hint: bool = False) -> Rhythm:
     """What STATUS or ALERT does in a state; CAMERA follows the camera and has no rhythm.
+
+    Args:
+        state: what the node is doing.
+        lamp: STATUS or ALERT.
+        hint: the node works, but wants service.
 
     Raises:
         ValueError: asked for CAMERA.
     """
     if lamp is Lamp.CAMERA:
         raise ValueError("the camera lamp follows the camera, not the state")
-    return STATUS[state] if lamp is Lamp.STATUS else ALERT.get(state, DARK)
+    return STATUS[state] if lamp is Lamp.STATUS else ALERT.get(state, HINT if hint else DARK)
 
 
-def lit(state: NodeState, *, camera_on: bool, t_s: float) -> dict[Lamp, bool]:
+def lit(state: NodeState, *, camera_on: bool, t_s: float, hint: bool = False) -> dict[Lamp, bool]:
     """Which lamps are lit.
 
     Args:
         state: what the node is doing.
         camera_on: frames are taken; lights CAMERA in every state.
         t_s: since the state began.
+        hint: the node works, but wants service.
     """
     return {
         Lamp.CAMERA: camera_on,
         Lamp.STATUS: _is_lit(rhythm(state, Lamp.STATUS), t_s),
-        Lamp.ALERT: _is_lit(rhythm(state, Lamp.ALERT), t_s),
+        Lamp.ALERT: _is_lit(rhythm(state, Lamp.ALERT, hint=hint), t_s),
     }
 
 
+def farewell(*, camera_on: bool) -> dict[Lamp, bool]:
+    """What is left lit by a service that ends: FAULT, without anybody to blink it."""
+    return {Lamp.CAMERA: camera_on, Lamp.STATUS: True, Lamp.ALERT: True}
+
+
 def table_markdown() -> str:
-    """The table of the README."""
+    """The table of the README; the last row is no state, but comes on top of one."""
     rows = [
         f"| {state} | {saw} | `{_drawn(STATUS[state])}` | {means} |"
         for state, (saw, means) in MEANING.items()
     ]
+    rows.append(
+        f"| (any) | second lamp: one short flash every 4 s | `{_drawn(HINT)}` | {_HINT_MEANS} |"
+    )
     head = ["| state | status lamp | 0.1 s per sign, then again | means |", "|---|---|---|---|"]
     return "\n".join([*head, *rows])
 

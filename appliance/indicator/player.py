@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from appliance.indicator.patterns import lit
+from appliance.indicator.patterns import farewell, lit
 from appliance.interfaces import Clock, Lamps
 from appliance.types import Lamp, NodeState
 
@@ -12,17 +12,22 @@ from appliance.types import Lamp, NodeState
 class Player:
     """Sets the lamps when they are to change. `step` belongs in a worker, about every 50 ms.
 
-    `state` and `camera_on` may be set by any thread. A failing lamp raises out of whoever
+    `state`, `hint` and `camera_on` may be set by any thread. A failing lamp raises out of whoever
     touches it: a node that cannot show that it is filming must not film.
 
     Args:
         lamps: driven under this player's lock only.
         clock: what the rhythms run on.
+
+    Attributes:
+        hint: the node works, but wants service (on the CPU since its accelerator failed, disk
+            nearly full ...); shown on the second lamp in states that leave it dark.
     """
 
     def __init__(self, lamps: Lamps, clock: Clock) -> None:
         self._lamps, self._clock = lamps, clock
         self._lock = threading.Lock()
+        self.hint = False
         self._state = NodeState.STARTING
         self._camera_on = False
         self._since_ns = clock.boot_ns()
@@ -60,17 +65,22 @@ class Player:
             self._show()
 
     def leave(self) -> None:
-        """The last light left on is FAULT: a box whose indicator has ended is not in order.
+        """The last light: FAULT's two lamps steadily lit, the camera's lamp as it is.
+
+        Called when the process that plays ends: nobody is left to blink, and dark would say
+        that all is well. The next player begins anew.
 
         Raises:
             OSError: a lamp could not be driven.
         """
         with self._lock:
-            self._lamps.set(lit(NodeState.FAULT, camera_on=self._camera_on, t_s=0.0))
+            self._set(farewell(camera_on=self._camera_on))
 
     def _show(self) -> None:
         t_s = (self._clock.boot_ns() - self._since_ns) / 1e9
-        wanted = lit(self._state, camera_on=self._camera_on, t_s=t_s)
+        self._set(lit(self._state, camera_on=self._camera_on, hint=self.hint, t_s=t_s))
+
+    def _set(self, wanted: dict[Lamp, bool]) -> None:
         if wanted != self._shown:
             self._lamps.set(wanted)
             self._shown = wanted

@@ -9,8 +9,9 @@ from typing import Self, TextIO
 from appliance.types import Lamp
 
 _LIT, _UNLIT = "●", "○"
-_COLOUR = {Lamp.CAMERA: 31, Lamp.STATUS: 32, Lamp.ALERT: 33}
-"""ANSI foregrounds: red, green, yellow. The shape tells lit from unlit, so colour may be lost."""
+COLOURS = {"red": 31, "green": 32, "amber": 33, "yellow": 93, "blue": 34, "white": 97}
+"""ANSI foregrounds. The shape tells lit from unlit, so colour may be lost."""
+DEFAULT_COLOURS = {Lamp.CAMERA: "red", Lamp.STATUS: "green", Lamp.ALERT: "amber"}
 
 
 class TerminalLamps:
@@ -18,10 +19,12 @@ class TerminalLamps:
 
     Args:
         stream: text; the caller closes it.
+        colours: of the lamps, names in COLOURS.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, colours: Mapping[Lamp, str] = DEFAULT_COLOURS) -> None:
         self._stream = stream
+        self._colours = {lamp: COLOURS[colours[lamp]] for lamp in Lamp}
         self._in_place = stream.isatty()
         self._row = ""
 
@@ -34,7 +37,6 @@ class TerminalLamps:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.set({})
         if self._in_place:
             self._write("\n")
 
@@ -47,7 +49,7 @@ class TerminalLamps:
     def _dot(self, lamp: Lamp, lit: bool) -> str:  # noqa: FBT001 - private
         dot = _LIT if lit else _UNLIT
         if lit and self._in_place:
-            dot = f"\x1b[{_COLOUR[lamp]}m{dot}\x1b[0m"
+            dot = f"\x1b[{self._colours[lamp]}m{dot}\x1b[0m"
         return f"{dot} {lamp}"
 
     def _write(self, text: str) -> None:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.indicator.patterns import ALERT, MEANING, STATUS, lit, rhythm, table_markdown
+from appliance.indicator.patterns import (
+    ALERT,
+    MEANING,
+    STATUS,
+    farewell,
+    lit,
+    rhythm,
+    table_markdown,
+)
 from appliance.types import Lamp, NodeState
 
 STATES = list(NodeState)
@@ -86,6 +94,24 @@ def test_the_camera_lamp_has_no_rhythm() -> None:
 
 def test_the_table_has_a_row_for_every_state() -> None:
     rows = table_markdown().splitlines()
-    assert len(rows) == 2 + len(STATES)
+    assert len(rows) == 2 + len(STATES) + 1
     assert all(row.count("|") == 5 for row in rows)
-    assert [row.split("|")[1].strip() for row in rows[2:]] == [s.value for s in MEANING]
+    names = [row.split("|")[1].strip() for row in rows[2:]]
+    assert names == [*(s.value for s in MEANING), "(any)"]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_hint_shows_only_where_the_second_lamp_is_dark(state: NodeState) -> None:
+    hinted = [
+        lit(state, camera_on=False, t_s=(n + 0.5) / 10, hint=True)[Lamp.ALERT] for n in range(120)
+    ]
+    if state in ALERT:
+        assert tuple(hinted) == tenths(state, Lamp.ALERT)
+    else:
+        assert [n for n, on in enumerate(hinted) if on] == [0, 1, 40, 41, 80, 81]
+
+
+@pytest.mark.parametrize("filming", [True, False])
+def test_the_farewell_is_told_from_every_state(filming: bool) -> None:  # noqa: FBT001
+    left = farewell(camera_on=filming)
+    assert left == {Lamp.CAMERA: filming, Lamp.STATUS: True, Lamp.ALERT: True}
