@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,7 +25,7 @@ class Screen:
         self._live = Live(console=console, refresh_per_second=8, transient=True)
         self._lined_s = 0.0
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
         return self
