@@ -46,9 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from appliance.config import load
-    from appliance.services.node import run
 
-    run(load(arguments.config))
+    config = load(arguments.config)
+    if arguments.service == "watch":
+        from appliance.services.watcher import run
+    elif arguments.service == "link":
+        from appliance.services.link import run
+    elif arguments.service == "indicator":
+        from appliance.services.indicator import run
+    else:
+        from appliance.services.supervise import run_all
+
+        run_all(arguments.config)
+        return 0
+    run(config)
+    return 0
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from appliance.config import load
+    from appliance.services.join import join
+
+    join(load(arguments.config), arguments.ticket or arguments.config.parent / "join.toml")
     return 0
 
 
@@ -56,7 +75,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
     from appliance.config import load
 
     config = load(arguments.config)
-    print(f"{arguments.config}: good; node {config.node.id}, deployment {config.node.deployment}")
+    print(f"{arguments.config}: good; node {config.node.id} of fleet {config.node.fleet}")
     return 0
 
 
@@ -128,8 +147,30 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
+    sub = add(
+        "run",
+        _run,
+        "run the node, or one of its three services, until it is stopped",
+        "picket run --config node.toml",
+    )
+    sub.add_argument(
+        "service",
+        nargs="?",
+        choices=("watch", "link", "indicator"),
+        help="one service, as systemd runs it; without: all three",
+    )
+    sub.add_argument("--config", type=Path, required=True, metavar="FILE", help="node.toml")
+    sub = add(
+        "join",
+        _join,
+        "make this node's keys and ask the controller for its certificate, once",
+        "picket join --config node.toml",
+    )
+    sub.add_argument("--config", type=Path, required=True, metavar="FILE", help="node.toml")
+    sub.add_argument(
+        "--ticket", type=Path, metavar="FILE", help="join.toml (default: beside node.toml)"
+    )
     for name, command, what in (
-        ("run", _run, "run the node until it is stopped"),
         ("check-config", _check_config, "check a configuration, change nothing"),
         ("dump-config", _dump_config, "print a configuration with every default written out"),
     ):
