@@ -70,7 +70,7 @@ class Server:
         received = self._socket.receive(_RECEIVE_S)
         if received is None:
             return
-        reply_to, question = received
+        reply_to, question, _ = received
         try:
             answer = self._endpoints.answer(decode_request(question), reply_to)
         except WireError as e:

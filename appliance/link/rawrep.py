@@ -2,63 +2,125 @@
 
 A raw socket hands over each question with its return address (a header of pipe and request
 numbers), which is appended to the answer, now or much later, by any thread. That is how a poll
-is parked without a context or a thread of its own. As for the node's socket, the size of what
-is received is unlimited unless set, and setting it reports no error: it is read back.
+is parked without a context or a thread of its own.
+
+What pynng 0.9.0 needs, each of it measured (numbers as in the link's feasibility report):
+
+- The size of what is received is unlimited unless set, and setting it reports no error: it is
+  read back (D6).
+- A pipe whose callback raises is accepted: ours is wrapped, and closes the pipe instead; and a
+  question from a pipe that no callback has let in is dropped, not delivered (D5).
+- A connection that broke at the wrong moment keeps its pipe and its file for ever: pipes that
+  have asked nothing for long are closed, and a name has only so many pipes (D3).
+- A listener goes on with its old certificates for one connection after they were changed: that
+  one connection is our own.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from appliance.errors import LinkError
 from appliance.link.nng import HEADER_ROOM_BYTES
+from appliance.link.peers import Peers
+from appliance.link.tls import ServerTls, common_name, server_config
 
 log = logging.getLogger(__name__)
+
+_SWEEP_S = 5.0
+_KNOCK_S = 2.0
+
+
+class Received(NamedTuple):
+    """A question.
+
+    Attributes:
+        reply_to: return address, for `RawRep.send`.
+        message: what was asked.
+        peer: common name of the asker's certificate; None where none is asked for.
+    """
+
+    reply_to: bytes
+    message: bytes
+    peer: str | None
 
 
 class RawRep:
     """A raw Rep socket: of the controller, the link service and the indicator. Thread-safe.
 
     Args:
-        url: to listen at.
+        url: to listen at; port 0 takes a free one.
         max_bytes: of a message received.
+        tls: for a tls+tcp:// address.
+        admit: whether a common name may ask. Called by NNG's threads under a lock, and for each
+            question again: a look-up in memory and nothing more. None admits every name that
+            the certificates admit.
+        idle_s: a connection that has asked nothing for so long is closed; whoever is alive
+            dials again by itself.
+
+    Attributes:
+        url: with the real port.
+        refused: connections that `admit` has turned away, and questions dropped because their
+            connection was no longer admitted.
 
     Raises:
-        LinkError: the address is in use, or is none.
+        LinkError: the address is in use, or is none; or the certificates cannot be used.
     """
 
-    def __init__(self, url: str, *, max_bytes: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        tls: ServerTls | None = None,
+        admit: Callable[[str], bool] | None = None,
+        idle_s: float = 300.0,
+    ) -> None:
         import pynng
 
+        if (tls is not None) != url.startswith("tls+"):
+            raise LinkError(f"{url}: certificates go with tls+tcp:// and with nothing else")
         self._nng = pynng
+        self._known = tls is not None and tls.mutual
+        self._admit, self._idle_s = admit, idle_s
+        self._peers: Peers[Any] = Peers()
+        self._swept_s = time.monotonic()
+        self.refused = 0
         self._socket = pynng.Socket(opener=pynng.lib.nng_rep0_open_raw)
         try:
-            self._socket.recv_max_size = max_bytes + HEADER_ROOM_BYTES
-            listener = self._socket.listen(url)
-            bound = self._socket.recv_max_size
-        except pynng.AddressInUse as e:
+            # Before listening, or the first connections escape them.
+            self._socket.add_pre_pipe_connect_cb(self._connecting)
+            self._socket.add_post_pipe_remove_cb(self._removed)
+            self._listener = self._listen(url, max_bytes, tls)
+        except LinkError:
             self._socket.close()
-            raise LinkError(f"{url} is in use") from e
-        except pynng.NNGException as e:
-            self._socket.close()
-            raise LinkError(f"'{url}' is no address to listen at: {e}") from e
-        if bound != max_bytes + HEADER_ROOM_BYTES:
-            self._socket.close()
-            raise LinkError(f"{url}: what is received cannot be bounded at {max_bytes} bytes")
-        self.url = _real_url(url, listener)
+            raise
+        self.url = _real_url(url, self._listener)
 
-    def receive(self, timeout_s: float) -> tuple[bytes, bytes] | None:
-        """(return address, message), or None: none came within timeout_s, or closed."""
-        try:
-            self._socket.recv_timeout = round(timeout_s * 1e3)
-            message = self._socket.recv_msg()
-        except (self._nng.Timeout, self._nng.Closed):
+    def receive(self, timeout_s: float) -> Received | None:
+        """The next question, or None: none came within timeout_s, or closed."""
+        self._sweep()
+        message = self._next(timeout_s)
+        if message is None:
             return None
         lib, ffi = self._nng.lib, self._nng.ffi
         raw = message._nng_msg  # noqa: SLF001 - pynng has no public name for the header
         reply_to = bytes(ffi.buffer(lib.nng_msg_header(raw), lib.nng_msg_header_len(raw)))
-        return reply_to, message.bytes
+        pipe_id = lib.nng_pipe_id(lib.nng_msg_get_pipe(raw))
+        heard = self._peers.hear(pipe_id, time.monotonic())
+        if heard is None:
+            return None  # gone, or never let in: nobody is there to hear an answer
+        (name,) = heard
+        if not self._admits(name):
+            self.refused += 1
+            return None
+        return Received(reply_to, message.bytes, name)
 
     def send(self, reply_to: bytes, message: bytes) -> None:
         """Answer. To a node that has gone this does nothing; it will ask again."""
@@ -72,12 +134,109 @@ class RawRep:
         except self._nng.Closed:
             log.debug("an answer came after the end")
 
+    def close_peer(self, name: str) -> int:
+        """Close every connection of a common name; returns how many there were."""
+        pipes = self._peers.of(name)
+        for pipe in pipes:
+            self._hang_up(pipe)
+        return len(pipes)
+
+    def renew(self, tls: ServerTls) -> None:
+        """Use other certificates, or another revocation list, for connections from now on.
+
+        Those that exist stay: `close_peer`, and `admit`, end them.
+
+        Raises:
+            LinkError: the certificates cannot be used; those in use stay.
+        """
+        if tls.mutual is not self._known:
+            raise LinkError(f"{self.url}: whom a port is for cannot be changed while it is open")
+        self._listener.tls_config = server_config(tls)
+        self._use_up_the_stale_accept()
+
     def close(self) -> None:
         """Stop listening; whoever waits in here returns."""
         self._socket.close()
+
+    def _listen(self, url: str, max_bytes: int, tls: ServerTls | None) -> Any:  # noqa: ANN401 - pynng has no types
+        bound = max_bytes + HEADER_ROOM_BYTES
+        if tls is not None:
+            self._socket.tls_config = server_config(tls)
+        try:
+            self._socket.recv_max_size = bound
+            listener = self._socket.listen(url)
+            taken = (self._socket.recv_max_size, listener.recv_max_size)
+        except self._nng.AddressInUse as e:
+            raise LinkError(f"{url} is in use") from e
+        except self._nng.NNGException as e:
+            raise LinkError(f"'{url}' is no address to listen at: {e}") from e
+        if taken != (bound, bound):
+            raise LinkError(f"{url}: what is received cannot be bounded at {max_bytes} bytes")
+        return listener
+
+    def _next(self, timeout_s: float) -> Any:  # noqa: ANN401 - pynng has no types
+        """A message with its header, or None.
+
+        Not Socket.recv_msg(): that enters a pipe which has gone into a dictionary, for ever.
+        """
+        nng = self._nng
+        received = nng.ffi.new("nng_msg **")
+        try:
+            self._socket.recv_timeout = round(timeout_s * 1e3)
+            nng.check_err(nng.lib.nng_recvmsg(self._socket.socket, received, 0))
+        except (nng.Timeout, nng.Closed):
+            return None
+        return nng.Message(received[0])
+
+    def _connecting(self, pipe: Any) -> None:  # noqa: ANN401 - pynng has no types
+        """Let a connection in, or close it. Whatever goes wrong in here closes it."""
+        try:
+            admitted = self._enter(pipe)
+        except Exception:
+            log.exception("%s: a connection was refused by a fault of ours", self.url)
+            admitted = False
+        if not admitted:
+            self._hang_up(pipe)
+
+    def _enter(self, pipe: Any) -> bool:  # noqa: ANN401 - pynng has no types
+        name = common_name(pipe) if self._known else None
+        if self._known and (name is None or not self._admits(name)):
+            self.refused += 1
+            return False
+        for left_over in self._peers.enter(pipe.id, pipe, name, time.monotonic()):
+            self._hang_up(left_over)
+        return True
+
+    def _admits(self, name: str | None) -> bool:
+        return name is None or self._admit is None or self._admit(name)
+
+    def _removed(self, pipe: Any) -> None:  # noqa: ANN401 - pynng has no types
+        self._peers.leave(pipe.id)
+
+    def _hang_up(self, pipe: Any) -> None:  # noqa: ANN401 - pynng has no types
+        self._peers.leave(pipe.id)
+        with suppress(self._nng.NNGException):  # closed by itself meanwhile
+            pipe.close()
+
+    def _sweep(self) -> None:
+        """Close connections that have asked nothing for long, alive or not (D3)."""
+        now_s = time.monotonic()
+        if now_s - self._swept_s < _SWEEP_S:
+            return
+        self._swept_s = now_s
+        for pipe in self._peers.silent_since(now_s - self._idle_s):
+            self._hang_up(pipe)
+
+    def _use_up_the_stale_accept(self) -> None:
+        """NNG waits for the next connection with the configuration of before: be that one."""
+        where = urlsplit(self.url)
+        try:
+            socket.create_connection((where.hostname, where.port), _KNOCK_S).close()
+        except OSError as e:
+            log.warning("%s: the next connection is met with the old certificates: %s", self.url, e)
 
 
 def _real_url(url: str, listener: Any) -> str:  # noqa: ANN401 - pynng has no types
     """The address with the port that was taken for port 0."""
     scheme = url.partition("://")[0]
-    return f"{scheme}://{listener.local_address}" if scheme == "tcp" else url
+    return f"{scheme}://{listener.local_address}" if "tcp" in scheme else url

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import pytest
 
-from appliance.link.rawrep import RawRep
-from appliance.errors import ControllerError, LinkError
+from appliance.errors import LinkError
 from appliance.interfaces import Link
 from appliance.link.nng import NngLink
+from appliance.link.rawrep import RawRep
 from appliance.link.simulated import SimulatedLink
 
 ANSWER_MAX = 4096
@@ -77,7 +77,7 @@ class Shouter:
             received = self.socket.receive(0.05)
             if received is None:
                 continue
-            reply_to, question = received
+            reply_to, question, _ = received
             self.arrived.append(question)
             if self.lose_next_answer:
                 self.lose_next_answer = False
@@ -308,13 +308,13 @@ def test_an_address_that_is_none_is_one_line(url: str) -> None:
     "url", ["", "nonsense", "tcp://", "foo://127.0.0.1:7441", "tcp://1.1.1.1:7441"]
 )
 def test_an_address_to_listen_at_that_is_none_is_one_line(url: str) -> None:
-    with pytest.raises(ControllerError, match="is no address to listen at") as refused:
+    with pytest.raises(LinkError, match="is no address to listen at") as refused:
         RawRep(url, max_bytes=REQUEST_MAX)
     assert "\n" not in str(refused.value)
 
 
 def test_an_address_in_use_is_one_line() -> None:
     first = RawRep("tcp://127.0.0.1:0", max_bytes=REQUEST_MAX)
-    with pytest.raises(ControllerError, match=f"^{first.url} is in use$"):
+    with pytest.raises(LinkError, match=f"^{first.url} is in use$"):
         RawRep(first.url, max_bytes=REQUEST_MAX)
     first.close()
