@@ -121,3 +121,23 @@ class ServiceError(PicketError):
 
 class LampError(PicketError, OSError):
     """The lamps cannot be driven. An OSError, because that is what the Lamps seam raises."""
+
+
+class CardError(PicketError):
+    """A file of the node's cannot be written or read: read-only, full, damaged or failing."""
+
+
+class StoreError(ControllerError):
+    """The controller's store cannot be reached or opened, or refused a row."""
+
+
+class EvaluationError(PicketError):
+    """Face data that cannot be measured with: missing, malformed, or without the parts needed."""
+
+
+class DamagedError(CardError):
+    """A file of the node's is not, or no longer, what was written there."""
+
+
+class IdentityError(PicketError):
+    """A key or certificate of this node is missing, unreadable, or not what it should be."""

@@ -1,0 +1,114 @@
+"""The beacon: lamps through the indicator service, and what happens when it is not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.errors import LinkError
+from appliance.indicator.player import Player
+from appliance.indicator.simulated import SimulatedLamps
+from appliance.link.simulated import SimulatedLink
+from appliance.services.beacon import Beacon
+from appliance.services.indicator import Indicator
+from appliance.system.clock import SimulatedClock
+from appliance.types import Lamp, NodeState
+from appliance.wire import Ack, Deny, Health, Show, encode
+
+
+class Box:
+    """The indicator service's logic behind a simulated socket."""
+
+    def __init__(self) -> None:
+        self.clock = SimulatedClock()
+        self.lamps = SimulatedLamps()
+        self.indicator = Indicator(Player(self.lamps, self.clock), self.clock)
+        self.link = SimulatedLink(lambda question: encode(self.indicator.answer(question)))
+        self.beacon = Beacon(self.link, connected=lambda: self.link.up)
+
+
+@pytest.fixture
+def box() -> Box:
+    return Box()
+
+
+def test_the_camera_lamp_is_lit_before_the_beacon_says_so(box: Box) -> None:
+    assert box.beacon.camera(on=True)
+    assert Lamp.CAMERA in box.lamps.lit
+    assert box.beacon.lit
+
+
+def test_a_broken_lamp_is_a_no(box: Box) -> None:
+    box.lamps.broken = True
+    assert not box.beacon.camera(on=True)
+    assert not box.beacon.lit
+
+
+def test_without_an_indicator_nothing_is_lit_at_once(box: Box) -> None:
+    assert box.beacon.show(NodeState.WATCHING)
+    box.link.up = False
+    assert not box.beacon.lit
+    assert not box.beacon.show(NodeState.WATCHING)
+    box.link.up = True
+    assert not box.beacon.lit  # it has to say so itself
+    assert box.beacon.show(NodeState.WATCHING)
+    assert box.beacon.lit
+
+
+def test_a_state_is_shown_with_the_camera_as_it_was(box: Box) -> None:
+    box.beacon.camera(on=True)
+    box.beacon.show(NodeState.WATCHING)
+    assert Lamp.CAMERA in box.lamps.lit
+    box.beacon.camera(on=False)
+    assert Lamp.CAMERA not in box.lamps.lit
+
+
+def test_five_seconds_of_silence_are_a_fault(box: Box) -> None:
+    box.beacon.show(NodeState.WATCHING)
+    box.clock.advance(4.9)
+    box.indicator.play()
+    fault = {Lamp.STATUS, Lamp.ALERT}
+    assert not fault <= box.lamps.lit
+    box.clock.advance(0.2)
+    box.indicator.play()
+    assert fault <= box.lamps.lit
+    box.beacon.show(NodeState.WATCHING)
+    assert Lamp.ALERT not in box.lamps.lit
+
+
+def test_silence_does_not_darken_the_camera_lamp(box: Box) -> None:
+    box.beacon.camera(on=True)
+    box.clock.advance(60)
+    box.indicator.play()
+    assert Lamp.CAMERA in box.lamps.lit
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        b"",
+        b"\xff" * 40,
+        encode(Ack()),
+        encode(Show("no-such-state", camera_on=False)),
+    ],
+)
+def test_what_is_no_show_is_denied_and_changes_nothing(box: Box, question: bytes) -> None:
+    before = list(box.lamps.history)
+    assert isinstance(box.indicator.answer(question), Deny)
+    assert box.lamps.history == before
+
+
+def test_only_show_is_answered(box: Box) -> None:
+    health = Health(
+        node="cam", boot=bytes(16), state="idle", camera_since_boot_ns=None, frames=0, dropped=0,
+        fps=0.0, faces_seen=0, faces_erased=0, faces_alerted=0, faces_held=0, erased_p50_ms=0.0,
+        erased_p99_ms=0.0, erased_max_ms=0.0, vectors_p99_ms=0.0, list_id="", list_version=0,
+        subjects=0, outbox=0, rss_mib=1.0,
+    )  # fmt: skip
+    assert isinstance(box.indicator.answer(encode(health)), Deny)
+
+
+def test_a_link_that_is_closed_raises_nothing(box: Box) -> None:
+    box.link.close()
+    with pytest.raises(LinkError):
+        box.link.request(b"x", 0.1)
+    assert not box.beacon.show(NodeState.IDLE)
