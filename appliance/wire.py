@@ -263,6 +263,8 @@ class Show(msgspec.Struct, frozen=True, array_like=True, tag="show/1"):
 
     state: Name
     camera_on: bool
+    hint: bool = False
+    """The node works, but wants service."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome/1"):

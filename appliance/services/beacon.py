@@ -35,7 +35,7 @@ class Beacon:
         self._link, self._connected = link, connected
         self._lock = threading.Lock()
         self._state = NodeState.STARTING
-        self._camera_on = False
+        self._camera_on = self._hint = False
         self._shown = False
 
     @property
@@ -49,16 +49,21 @@ class Beacon:
             self._camera_on = on
             return self._tell()
 
-    def show(self, state: NodeState) -> bool:
-        """Show a state; to be repeated every second, or the indicator shows FAULT by itself."""
+    def show(self, state: NodeState, *, hint: bool = False) -> bool:
+        """Show a state; to be repeated every second, or the indicator shows FAULT by itself.
+
+        Args:
+            state: what the node is doing.
+            hint: it works, but wants service.
+        """
         with self._lock:
-            self._state = state
+            self._state, self._hint = state, hint
             return self._tell()
 
     def _tell(self) -> bool:
         before = self._shown
         try:
-            ask(self._link, Show(self._state, self._camera_on), Ack, _ANSWER_S)
+            ask(self._link, Show(self._state, self._camera_on, self._hint), Ack, _ANSWER_S)
         except LinkError as e:
             self._shown = False
             if before:

@@ -18,15 +18,15 @@ from pathlib import Path
 
 from appliance.config import Config
 from appliance.errors import WireError
+from appliance.indicator.drivers import open_lamps
+from appliance.indicator.gpio import Pin
 from appliance.indicator.player import Player
-from appliance.indicator.simulated import SimulatedLamps
-from appliance.indicator.terminal import TerminalLamps
 from appliance.interfaces import Clock, Lamps
 from appliance.link.rawrep import RawRep
 from appliance.services.process import Heart, private_socket, stop_on_signals
 from appliance.system.clock import SystemClock
 from appliance.system.worker import Crew, Worker
-from appliance.types import NodeState
+from appliance.types import Lamp, NodeState
 from appliance.wire import (
     REASON_MAX_CHARS,
     REQUEST_MAX_BYTES,
@@ -73,7 +73,7 @@ class Indicator:
         self._heard_ns = self._clock.boot_ns()
         self._silent = False
         try:
-            self._player.state = state
+            self._player.state, self._player.hint = state, show.hint
             self._player.camera_on = show.camera_on
         except OSError as e:
             log.error("lamps: %s", e)  # noqa: TRY400 - the line says it all
@@ -132,6 +132,10 @@ def run(config: Config) -> None:
 
 
 def _lamps(config: Config) -> Lamps:
-    if config.lamps.driver == "terminal":
-        return TerminalLamps(sys.stdout)
-    return SimulatedLamps()
+    wired = {lamp: getattr(config.lamps, lamp.value) for lamp in Lamp}
+    return open_lamps(
+        config.lamps.driver,
+        pins={lamp: Pin(led.bcm, active_low=led.active_low) for lamp, led in wired.items()},
+        colours={lamp: led.colour for lamp, led in wired.items()},
+        stream=sys.stdout,
+    )
