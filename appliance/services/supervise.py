@@ -85,8 +85,7 @@ def run_all(config: Path) -> None:
     services: list[Service] = []
     with stop_on_signals(stop):
         try:
-            for name in ORDER:
-                services.append(Service(name, config))
+            services.extend(Service(name, config) for name in ORDER)
             while not stop.wait(_LOOK_S):
                 ended = {service.name: service.look() for service in services}
                 if ended["watch"] == 0:  # a recording has been played to its end
