@@ -59,12 +59,32 @@ class ListFormatError(WatchlistError):
     """Signed, yet not in the form of a watchlist."""
 
 
+class WrongFleetError(WatchlistError):
+    """Meant for the nodes of another fleet."""
+
+
+class StampError(WatchlistError):
+    """Not a stamp, or not signed by the controller's online key."""
+
+
+class WrongNodeError(WatchlistError):
+    """Stamped for another node."""
+
+
+class StaleStampError(WatchlistError):
+    """The stamp does not answer the last poll: an old one, played back."""
+
+
+class MixedListError(WatchlistError):
+    """The stamp names another list than the one that came with it."""
+
+
 class WrongDeploymentError(WatchlistError):
     """Meant for another deployment."""
 
 
 class RollbackError(WatchlistError):
-    """Not newer than the newest list that this node ever accepted."""
+    """Older than the newest list that this node ever accepted, or another one of its version."""
 
 
 class NotYetValidError(WatchlistError):
@@ -141,3 +161,11 @@ class DamagedError(CardError):
 
 class IdentityError(PicketError):
     """A key or certificate of this node is missing, unreadable, or not what it should be."""
+
+
+class SealedAlertError(WireError):
+    """A sealed alert does not open, is not signed by its node, or is not what its row says."""
+
+
+class SecretMemoryError(PicketError):
+    """Memory that no other process can read is not to be had here."""

@@ -1,60 +1,78 @@
-"""Alerts in memory until the controller has them. A restart of the process loses them."""
+"""Sealed alerts in memory until the next hop has them. A restart of the process loses them."""
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import deque
-
-import msgspec
+from collections import OrderedDict
+from collections.abc import Sequence
 
 from appliance.errors import OutboxFullError
-from appliance.wire import Alert
+from appliance.wire import Row
+
+Key = tuple[bytes, int]
+"""(boot, sequence): what makes a row this row and no other."""
+
+
+def key_of(row: Row) -> Key:
+    """What a row is deduplicated by."""
+    return row.boot, row.sequence
 
 
 class MemoryOutbox:
-    """First in, first out, numbered without a gap. Thread-safe.
+    """First in, first out, no row twice. Implements Outbox; thread-safe.
 
     Args:
-        capacity: alerts held at most.
+        capacity: rows held at most.
 
     Attributes:
-        refused: alerts that were not kept because the outbox was full.
+        durable: False: what is in here ends with the process.
+        refused: rows that were not kept because the outbox was full.
     """
+
+    durable = False
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._filled = threading.Condition()
-        self._alerts: deque[Alert] = deque()
-        self._last = 0
+        self._rows: OrderedDict[Key, Row] = OrderedDict()
         self.refused = 0
 
     @property
     def depth(self) -> int:
         with self._filled:
-            return len(self._alerts)
+            return len(self._rows)
 
-    def put(self, alert: Alert) -> int:
+    def put(self, rows: Sequence[Row]) -> None:
         with self._filled:
-            if len(self._alerts) >= self._capacity:
-                self.refused += 1
+            new = {key: row for row in rows if (key := key_of(row)) not in self._rows}
+            if len(self._rows) + len(new) > self._capacity:
+                self.refused += len(new)
                 raise OutboxFullError(
-                    f"{len(self._alerts)} alerts wait for the controller:"
+                    f"{len(self._rows)} alerts wait for the next hop, and {len(new)} more came:"
                     f" the outbox holds {self._capacity}"
                 )
-            self._last += 1
-            self._alerts.append(msgspec.structs.replace(alert, sequence=self._last))
+            self._rows.update(new)
             self._filled.notify_all()
-            return self._last
 
-    def peek(self, most: int) -> tuple[Alert, ...]:
+    def adopt(self, rows: Sequence[Row]) -> None:
+        """Keep rows of an earlier run, before all others and even beyond the capacity."""
         with self._filled:
-            return tuple(self._alerts[i] for i in range(min(most, len(self._alerts))))
+            for row in reversed(rows):
+                if (key := key_of(row)) not in self._rows:
+                    self._rows[key] = row
+                    self._rows.move_to_end(key, last=False)
+            self._filled.notify_all()
 
-    def drop(self, up_to: int) -> None:
+    def peek(self, most: int) -> tuple[Row, ...]:
         with self._filled:
-            while self._alerts and self._alerts[0].sequence <= up_to:
-                self._alerts.popleft()
+            return tuple(itertools.islice(self._rows.values(), max(most, 0)))
+
+    def drop(self, rows: Sequence[Row]) -> None:
+        with self._filled:
+            for row in rows:
+                self._rows.pop(key_of(row), None)
 
     def wait(self, timeout_s: float) -> bool:
         with self._filled:
-            return self._filled.wait_for(lambda: bool(self._alerts), timeout_s)
+            return self._filled.wait_for(lambda: bool(self._rows), timeout_s)
