@@ -4,37 +4,32 @@ A raw socket hands over each question with its return address (a header of pipe 
 numbers), which is appended to the answer, now or much later, by any thread. That is how a poll
 is parked without a context or a thread of its own.
 
-What pynng 0.9.0 needs, each of it measured (numbers as in the link's feasibility report):
+What pynng 0.9.0 needs besides what listener.py has, measured like that:
 
-- The size of what is received is unlimited unless set, and setting it reports no error: it is
-  read back (D6).
 - A pipe whose callback raises is accepted: ours is wrapped, and closes the pipe instead; and a
   question from a pipe that no callback has let in is dropped, not delivered (D5).
 - A connection that broke at the wrong moment keeps its pipe and its file for ever: pipes that
   have asked nothing for long are closed, and a name has only so many pipes (D3).
-- A listener goes on with its old certificates for one connection after they were changed: that
-  one connection is our own.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from appliance.errors import LinkError
-from appliance.link.nng import HEADER_ROOM_BYTES
+from appliance.link.listener import Listener
+from appliance.link.overhear import overhear
 from appliance.link.peers import Peers
-from appliance.link.tls import ServerTls, common_name, server_config
+from appliance.link.tls import ServerTls, common_name
 
 log = logging.getLogger(__name__)
 
 _SWEEP_S = 5.0
-_KNOCK_S = 2.0
 
 
 class Received(NamedTuple):
@@ -84,12 +79,11 @@ class RawRep:
     ) -> None:
         import pynng
 
-        if (tls is not None) != url.startswith("tls+"):
-            raise LinkError(f"{url}: certificates go with tls+tcp:// and with nothing else")
         self._nng = pynng
         self._known = tls is not None and tls.mutual
         self._admit, self._idle_s = admit, idle_s
         self._peers: Peers[Any] = Peers()
+        self._listener_lock = threading.Lock()
         self._swept_s = time.monotonic()
         self.refused = 0
         self._socket = pynng.Socket(opener=pynng.lib.nng_rep0_open_raw)
@@ -97,11 +91,13 @@ class RawRep:
             # Before listening, or the first connections escape them.
             self._socket.add_pre_pipe_connect_cb(self._connecting)
             self._socket.add_post_pipe_remove_cb(self._removed)
-            self._listener = self._listen(url, max_bytes, tls)
+            self._listener = Listener(self._socket, url, max_bytes=max_bytes, tls=tls)
         except LinkError:
             self._socket.close()
             raise
-        self.url = _real_url(url, self._listener)
+        if tls is not None:
+            overhear()
+        self.url = self._listener.url
 
     def receive(self, timeout_s: float) -> Received | None:
         """The next question, or None: none came within timeout_s, or closed."""
@@ -149,30 +145,12 @@ class RawRep:
         Raises:
             LinkError: the certificates cannot be used; those in use stay.
         """
-        if tls.mutual is not self._known:
-            raise LinkError(f"{self.url}: whom a port is for cannot be changed while it is open")
-        self._listener.tls_config = server_config(tls)
-        self._use_up_the_stale_accept()
+        with self._listener_lock:
+            self._listener.renew(tls)
 
     def close(self) -> None:
         """Stop listening; whoever waits in here returns."""
         self._socket.close()
-
-    def _listen(self, url: str, max_bytes: int, tls: ServerTls | None) -> Any:  # noqa: ANN401 - pynng has no types
-        bound = max_bytes + HEADER_ROOM_BYTES
-        if tls is not None:
-            self._socket.tls_config = server_config(tls)
-        try:
-            self._socket.recv_max_size = bound
-            listener = self._socket.listen(url)
-            taken = (self._socket.recv_max_size, listener.recv_max_size)
-        except self._nng.AddressInUse as e:
-            raise LinkError(f"{url} is in use") from e
-        except self._nng.NNGException as e:
-            raise LinkError(f"'{url}' is no address to listen at: {e}") from e
-        if taken != (bound, bound):
-            raise LinkError(f"{url}: what is received cannot be bounded at {max_bytes} bytes")
-        return listener
 
     def _next(self, timeout_s: float) -> Any:  # noqa: ANN401 - pynng has no types
         """A message with its header, or None.
@@ -219,24 +197,12 @@ class RawRep:
             pipe.close()
 
     def _sweep(self) -> None:
-        """Close connections that have asked nothing for long, alive or not (D3)."""
+        """Close what has asked nothing for long (D3), and what is half open for long (D1)."""
         now_s = time.monotonic()
         if now_s - self._swept_s < _SWEEP_S:
             return
         self._swept_s = now_s
         for pipe in self._peers.silent_since(now_s - self._idle_s):
             self._hang_up(pipe)
-
-    def _use_up_the_stale_accept(self) -> None:
-        """NNG waits for the next connection with the configuration of before: be that one."""
-        where = urlsplit(self.url)
-        try:
-            socket.create_connection((where.hostname, where.port), _KNOCK_S).close()
-        except OSError as e:
-            log.warning("%s: the next connection is met with the old certificates: %s", self.url, e)
-
-
-def _real_url(url: str, listener: Any) -> str:  # noqa: ANN401 - pynng has no types
-    """The address with the port that was taken for port 0."""
-    scheme = url.partition("://")[0]
-    return f"{scheme}://{listener.local_address}" if "tcp" in scheme else url
+        with self._listener_lock:
+            self._listener.shed(len(self._peers))
