@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from appliance.errors import LinkError
-from appliance.link.nng import HEADER_ROOM_BYTES
+from appliance.link.line import HEADER_ROOM_BYTES
 from appliance.link.tls import ServerTls, server_config
 
 log = logging.getLogger(__name__)
