@@ -169,3 +169,7 @@ class SealedAlertError(WireError):
 
 class SecretMemoryError(PicketError):
     """Memory that no other process can read is not to be had here."""
+
+
+class IdentityError(PicketError):
+    """A key, certificate, request or fleet folder is not what it should be."""
