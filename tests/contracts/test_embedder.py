@@ -145,4 +145,4 @@ def test_photographs_of_one_person_are_alike(templates: dict[str, Vector]) -> No
 def test_photographs_of_strangers_are_not(templates: dict[str, Vector]) -> None:
     for stranger in STRANGERS:
         others = (templates[name] for name in templates if name != stranger)
-        assert all(float(templates[stranger] @ other) < 0.25 for other in others)
+        assert all(float(templates[stranger] @ other) < 0.4 for other in others)

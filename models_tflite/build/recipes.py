@@ -1,0 +1,174 @@
+"""Which models there are, and how each is made: source, algebra, calibration, words.
+
+A recipe turns fetched files and stored numbers into the bytes of a .tflite file. Nothing is
+written here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import algebra
+import calibrate
+import centerface
+import mobilefacenet
+import pictures
+from appliance.types import Image
+from appliance.vision.detector import FaceDetector
+from graph import Graph
+from runtime import Model
+from tflite_file import Quantisation
+from writer import Ranges, write
+
+BUILD = Path(__file__).parent
+FOLDER = BUILD.parent
+SOURCES = BUILD / ".sources"
+CALIBRATION = BUILD / "calibration"
+PHOTOS = FOLDER.parent / "tests/photos"
+
+EMBEDDER = "mobilefacenet-112"
+DETECTOR_SIZES = ((192, 320), (320, 320), (384, 640), (736, 1280))
+CALIBRATION_SIZE = (384, 640)
+FACE_FINDER = (320, 320)
+"""Of the detector that aligns faces for calibration and for measuring on portraits."""
+
+_COLLAGES, _COLLAGE_SEED = 60, 1
+_FACES, _FACE_SEED = 300, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What all sizes of one network share.
+
+    Attributes:
+        key: also names its file of calibrated numbers.
+        share: see calibrate.steps.
+        pixel_mean, pixel_std: see ModelSpec.
+        quantisation: of the input: one level per pixel value.
+    """
+
+    key: str
+    role: str
+    share: float
+    pixel_mean: float
+    pixel_std: float
+    quantisation: Quantisation
+
+
+CENTERFACE = Network("centerface", "detector", 0.5, 0.0, 1.0, Quantisation((1.0,), (-128,)))
+MOBILEFACENET = Network(
+    "mobilefacenet", "embedder", 1.0, 127.5, 128.0, Quantisation((1 / 128,), (-1,))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The numbers that make a float network an int8 one."""
+
+    steps: dict[str, list[int]]
+    ranges: Ranges
+
+
+def base(network: Network) -> Graph:
+    """The network in float, all exact algebra done but the equalising."""
+    if network is CENTERFACE:
+        return centerface.load(SOURCES / "centerface.onnx").at(CALIBRATION_SIZE)
+    return algebra.merge(algebra.flip(mobilefacenet.load(SOURCES)))
+
+
+def measured(network: Network, pictures_: list[Image]) -> Calibrated:
+    """Calibrate on pictures of the network's calibration size.
+
+    Args:
+        network: CENTERFACE or MOBILEFACENET.
+        pictures_: (h, w, 3) uint8 each.
+    """
+    graph = base(network)
+
+    def inputs() -> Iterator[npt.NDArray[np.float32]]:
+        for picture in pictures_:
+            yield (((picture - network.pixel_mean) / network.pixel_std)[None]).astype(np.float32)
+
+    steps = calibrate.steps(graph, calibrate.reach(graph, inputs()), network.share)
+    equalised = algebra.equalise(graph, calibrate.factors(steps))
+    return Calibrated(steps, calibrate.ranges(calibrate.reach(equalised, inputs())))
+
+
+def stored(network: Network) -> Calibrated:
+    """The calibration that the repository keeps."""
+    document = json.loads((CALIBRATION / f"{network.key}.json").read_text())
+    ranges = {name: (low, high) for name, (low, high) in document["ranges"].items()}
+    return Calibrated(document["steps"], ranges)
+
+
+def as_json(calibrated: Calibrated) -> str:
+    """One line per tensor, so that a change shows where it is."""
+    document: dict[str, Any] = {"steps": calibrated.steps, "ranges": dict(calibrated.ranges)}
+    parts = []
+    for key, entries in document.items():
+        lines = [f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in entries.items()]
+        parts.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def int8(network: Network, calibrated: Calibrated, size: tuple[int, int] | None = None) -> bytes:
+    """The .tflite file.
+
+    Args:
+        network: CENTERFACE or MOBILEFACENET.
+        calibrated: its numbers.
+        size: (height, width), None for the one size that there is.
+    """
+    graph = algebra.equalise(base(network), calibrate.factors(calibrated.steps))
+    if size is not None:
+        graph = graph.at(size)
+    return write(
+        graph, network.key, ranges=calibrated.ranges, input_quantisation=network.quantisation
+    )
+
+
+def float32(network: Network, size: tuple[int, int] | None = None) -> bytes:
+    """The same network unquantised, for comparison."""
+    graph = base(network)
+    return write(replace(graph, size=size or graph.size), network.key)
+
+
+def detector_name(size: tuple[int, int]) -> str:
+    """A detector's name in the manifest: width before height, as people say it."""
+    return f"centerface-{size[1]}x{size[0]}"
+
+
+def model(network: Network, content: bytes, threads: int = 1) -> Model:
+    """Bytes as something that runs."""
+    return Model(
+        content,
+        role=network.role,
+        pixel_mean=network.pixel_mean,
+        pixel_std=network.pixel_std,
+        threads=threads,
+    )
+
+
+def collages(count: int = _COLLAGES, seed: int = _COLLAGE_SEED) -> list[Image]:
+    """What the detector is calibrated on."""
+    photos = pictures.photographs(PHOTOS)
+    return list(pictures.collages(photos, CALIBRATION_SIZE, count, seed))
+
+
+def faces(detector: bytes, count: int = _FACES, seed: int = _FACE_SEED) -> list[Image]:
+    """What the embedder is calibrated on.
+
+    Args:
+        detector: the int8 detector of FACE_FINDER's size.
+        count, seed: of the pictures.
+    """
+    finds = FaceDetector(model(CENTERFACE, detector), min_score=0.5, max_faces=1)
+    photos = pictures.photographs(PHOTOS)
+    return list(pictures.faces(photos, finds.detect, count, seed))
