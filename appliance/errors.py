@@ -160,7 +160,7 @@ class DamagedError(CardError):
 
 
 class IdentityError(PicketError):
-    """A key or certificate of this node is missing, unreadable, or not what it should be."""
+    """A key, certificate, request or fleet folder is missing or not what it should be."""
 
 
 class SealedAlertError(WireError):
@@ -169,7 +169,3 @@ class SealedAlertError(WireError):
 
 class SecretMemoryError(PicketError):
     """Memory that no other process can read is not to be had here."""
-
-
-class IdentityError(PicketError):
-    """A key, certificate, request or fleet folder is not what it should be."""
