@@ -49,6 +49,11 @@ class SimulatedLink:
     ) -> None:
         self.close()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the cable is plugged in."""
+        return self.up
+
     def request(self, message: bytes, timeout_s: float) -> bytes:
         if len(message) > self._request_max_bytes:
             raise LinkError(

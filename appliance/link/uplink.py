@@ -1,7 +1,8 @@
-"""Alerts to the controller, at least once and in order; health, whenever the node has some.
+"""Sealed alerts to the next hop, at least once and oldest first; health, when there is some.
 
-An alert leaves the outbox only when the controller has said that it is stored. An answer that
-is lost makes the same alerts go again; the controller knows them by (node, boot, sequence).
+Used twice: from the watch service's memory to the link service, and from the link service's
+outbox to the controller. A row leaves the outbox only when the next hop has said that it has it.
+An answer that is lost makes the same rows go again; they are known by (boot, sequence).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from appliance.errors import LinkError
 from appliance.interfaces import Clock, Link, Outbox
 from appliance.link.backoff import Backoff
 from appliance.link.question import ask
-from appliance.wire import ALERTS_PER_REPORT, Ack, Health, Report
+from appliance.wire import ROWS_PER_REPORT, Ack, Health, Report
 
 log = logging.getLogger(__name__)
 
@@ -23,20 +24,21 @@ _IDLE_S = 0.5
 
 
 class Uplink:
-    """Outbox to controller. `step` and `flush` are called by one thread at a time.
+    """Outbox to next hop. `step` and `flush` are called by one thread at a time.
 
     Args:
-        outbox: alerts of this boot.
-        link: to the controller.
+        outbox: what waits.
+        link: to the next hop.
         node: who sends.
-        boot: 16 bytes, made at this start of the node.
         timeout_s: for an answer.
         rng: spreads the waits after a failure.
         clock: for `answered_ns`.
         stop: ends a wait at once.
+        longest_s: no wait after a failure is longer.
 
     Attributes:
-        answered_ns: CLOCK_BOOTTIME of the controller's last acknowledgement, None before it.
+        answered_ns: CLOCK_BOOTTIME of the last acknowledgement, None before it.
+        delivered: rows acknowledged so far; a row whose answer was lost counts once.
     """
 
     def __init__(
@@ -45,20 +47,20 @@ class Uplink:
         link: Link,
         *,
         node: str,
-        boot: bytes,
         timeout_s: float,
         rng: random.Random,
         clock: Clock,
         stop: threading.Event,
+        longest_s: float = 60.0,
     ) -> None:
-        self._outbox, self._link = outbox, link
-        self._node, self._boot = node, boot
+        self._outbox, self._link, self._node = outbox, link, node
         self._timeout_s, self._clock = timeout_s, clock
-        self._backoff = Backoff(stop, rng)
+        self._backoff = Backoff(stop, rng, longest_s=longest_s)
         self.answered_ns: int | None = None
+        self.delivered = 0
 
     def step(self) -> None:
-        """Send the oldest alerts, or wait a little for some; after a failure wait longer."""
+        """Send the oldest rows, or wait a little for some; after a failure wait longer."""
         if not self._outbox.wait(_IDLE_S):
             return
         try:
@@ -68,6 +70,8 @@ class Uplink:
                 log.warning("%d alerts wait: %s", self._outbox.depth, e)
             self._backoff.fail()
         else:
+            if self._backoff.failures:
+                log.info("alerts are taken again; %d are left", self._outbox.depth)
             self._backoff.succeed()
 
     def flush(self, timeout_s: float) -> int:
@@ -77,7 +81,7 @@ class Uplink:
             timeout_s: for all of it. The first failure ends it sooner.
 
         Returns:
-            How many alerts the controller has not acknowledged.
+            How many rows have not been acknowledged.
         """
         deadline_s = time.monotonic() + timeout_s
         while self._outbox.depth and (left_s := deadline_s - time.monotonic()) > 0:
@@ -98,11 +102,9 @@ class Uplink:
         self.answered_ns = self._clock.boot_ns()
 
     def _send_oldest(self, timeout_s: float) -> None:
-        alerts = self._outbox.peek(ALERTS_PER_REPORT)
-        ack = ask(self._link, Report(self._node, self._boot, alerts), Ack, timeout_s)
-        first, last = alerts[0].sequence, alerts[-1].sequence
-        if ack.up_to < first:
-            raise LinkError(f"alert {first} was answered by an acknowledgement up to {ack.up_to}")
-        # Never more than was sent: a controller must not be able to empty the outbox.
-        self._outbox.drop(min(ack.up_to, last))
+        rows = self._outbox.peek(ROWS_PER_REPORT)
+        ask(self._link, Report(self._node, rows), Ack, timeout_s)
+        # Exactly what was sent: an answer must not be able to empty the outbox.
+        self._outbox.drop(rows)
+        self.delivered += len(rows)
         self.answered_ns = self._clock.boot_ns()
