@@ -1,0 +1,356 @@
+"""An open-set evaluation, from samples to figures. No file is read or written here.
+
+1. templates of the gallery, probes with and without a face
+2. per picture: rates at several false-alert rates, the DET curve, rank one
+3. per person: several pictures fused, as the node fuses a track
+4. verification, for comparison with papers
+5. breakdown by metadata
+6. what a person should look at: highest strangers, lowest mated, the same picture twice
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from appliance.errors import EvaluationError
+from appliance.evaluation.cache import Sample
+from appliance.evaluation.compare import NOBODY, Comparison, Gallery, Indices
+from appliance.evaluation.extract import NO_FACE
+from appliance.evaluation.groups import Group, break_down
+from appliance.evaluation.identification import Bootstrap, Operating, Rate, Trials, threshold_at
+from appliance.evaluation.persons import MAX_FUSED, fused
+from appliance.evaluation.protocol import Picture, Protocol, Role
+from appliance.evaluation.verification import Verification, verify
+from appliance.types import Vectors
+
+FPIRS = (0.01, 0.003)
+CURVE_FPIRS = tuple(float(rate) for rate in np.logspace(-3, -0.5, 26))
+FUSED = (1, 3, MAX_FUSED)
+_LISTED = 20
+_TOO_ALIKE = 0.97
+"""Cosine from which two files with other bytes are called the same picture: re-encoded, cropped or
+resized. Different pictures of one person reach 0.9."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """What became of the pictures of one role.
+
+    Attributes:
+        unreadable, faceless: no picture, no face (failure to detect).
+        refused: by the quality gate; with the two above, failure to acquire.
+        several: showed more than one face.
+    """
+
+    pictures: int
+    unreadable: int
+    faceless: int
+    refused: int
+    several: int
+
+    @property
+    def failed(self) -> int:
+        """Pictures that gave no probe."""
+        return self.unreadable + self.faceless + self.refused
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two pictures that somebody should look at."""
+
+    similarity: float
+    probe: Path
+    probe_subject: str
+    template: Path
+    template_subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """TPIR over FPIR with its 95 % band."""
+
+    fpir: tuple[float, ...]
+    tpir: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """The test per person: so many pictures fused into one probe."""
+
+    pictures: int
+    points: tuple[Operating, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything that was measured."""
+
+    acquired: dict[str, Acquired]
+    templates: int
+    subjects: int
+    rank_one: Rate
+    points: tuple[Operating, ...]
+    curve: Curve
+    persons: tuple[Fused, ...]
+    verification: Verification | None
+    groups: tuple[Group, ...]
+    strangers: tuple[Pair, ...]
+    misses: tuple[Pair, ...]
+    duplicates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Pictures and what they gave, row by row.
+
+    Attributes:
+        vectors: (n, dim) float32; NaN where there is none, or where the gate refused it.
+        people: (n,) numbers of the subjects' names, sorted.
+    """
+
+    pictures: Sequence[Picture]
+    samples: Sequence[Sample]
+    vectors: Vectors
+    people: Indices
+
+    @classmethod
+    def of(cls, protocol: Protocol, samples: Sequence[Sample], *, gated: bool) -> Samples:
+        """Line up what was extracted.
+
+        Args:
+            protocol: of the pictures.
+            samples: one per picture, in order.
+            gated: a face that the quality gate refuses gives no vector, as in the node.
+
+        Raises:
+            EvaluationError: no picture of the gallery gave a template.
+        """
+        dim = next((len(s.vector) for s in samples if s.vector is not None), 0)
+        vectors = np.full((len(samples), dim), np.nan, np.float32)
+        for row, sample in enumerate(samples):
+            if sample.vector is not None and not (gated and _refused(sample)):
+                vectors[row] = sample.vector
+        names = sorted({p.subject for p in protocol.pictures})
+        numbers = {name: number for number, name in enumerate(names)}
+        people = np.array([numbers[p.subject] for p in protocol.pictures], np.intp)
+        lined = cls(protocol.pictures, samples, vectors, people)
+        if not lined.rows(Role.GALLERY, usable=True).size:
+            raise EvaluationError(f"{protocol.folder}: no picture of the gallery gave a template")
+        return lined
+
+    def rows(self, role: Role, *, usable: bool = False) -> Indices:
+        """Rows of a role; those with a vector only, if usable."""
+        chosen = np.array([p.role is role for p in self.pictures])
+        if usable:
+            chosen &= ~np.isnan(self.vectors).any(axis=1)
+        return np.flatnonzero(chosen)
+
+    def gallery(self) -> Gallery:
+        """The templates."""
+        rows = self.rows(Role.GALLERY, usable=True)
+        return Gallery(self.vectors[rows], self.people[rows])
+
+
+def assess(
+    samples: Samples,
+    *,
+    seed: int,
+    metadata: Mapping[str, Mapping[str, str]],
+    thresholds: Sequence[float] = (),
+) -> Evaluation:
+    """Measure.
+
+    Args:
+        samples: of a whole protocol.
+        seed: of everything that is drawn.
+        metadata: by column and subject, the value; subjects without one are left out of it.
+        thresholds: report at these, besides FPIRS: the node's own, from its model's calibration.
+    """
+    gallery = samples.gallery()
+    mated, strangers = samples.rows(Role.MATED), samples.rows(Role.NONMATED)
+    found = gallery.compare(samples.vectors[mated], samples.people[mated])
+    alarms = gallery.compare(samples.vectors[strangers], samples.people[strangers])
+    trials = trials_of(found, samples.people[mated], alarms, samples.people[strangers])
+    bootstrap = Bootstrap(trials, seed=seed)
+    points = tuple(bootstrap.at_fpir(rate) for rate in FPIRS)
+    low, high = bootstrap.tpir_at_fpirs(CURVE_FPIRS)
+    curve_thresholds = [threshold_at(trials, rate) for rate in CURVE_FPIRS]
+    return Evaluation(
+        acquired={role.value: _acquired(samples, role) for role in Role if samples.rows(role).size},
+        templates=gallery.templates,
+        subjects=len(np.unique(gallery.owners)),
+        rank_one=bootstrap.at_threshold(-np.finfo(np.float64).max).tpir,
+        points=points + tuple(bootstrap.at_threshold(t) for t in thresholds),
+        curve=Curve(
+            CURVE_FPIRS,
+            tuple(float(np.mean(trials.mated >= t)) for t in curve_thresholds),
+            tuple(low.tolist()),
+            tuple(high.tolist()),
+        ),
+        persons=_persons(samples, gallery, seed),
+        verification=verify(samples.vectors, samples.people, seed=seed),
+        groups=_groups(samples, trials, metadata, points[0].threshold, bootstrap),
+        strangers=_highest(samples, strangers, alarms),
+        misses=_lowest(samples, mated, found),
+        duplicates=_duplicates(samples),
+    )
+
+
+def trials_of(
+    mated: Comparison, mated_subject: Indices, strangers: Comparison, stranger_subject: Indices
+) -> Trials:
+    """The scores that count: of a mated probe its own subject's, if that one is the nearest."""
+    return Trials(
+        mated=np.where(mated.rank_one, mated.own, -np.inf),
+        mated_subject=mated_subject,
+        nonmated=strangers.other,
+        nonmated_subject=stranger_subject,
+    )
+
+
+def person_trials(samples: Samples, gallery: Gallery, *, pictures: int, seed: int) -> Trials:
+    """Fused probes of everybody with MAX_FUSED usable pictures outside the gallery.
+
+    Strangers are those who are not on the list, and those who are, with their own template left
+    out: that is a search of a list that they are not on.
+    """
+    rows = np.concatenate([samples.rows(r, usable=True) for r in Role if r is not Role.GALLERY])
+    people, counts = np.unique(samples.people[rows], return_counts=True)
+    rows = rows[np.isin(samples.people[rows], people[counts >= MAX_FUSED])]
+    probes, whose = fused(samples.vectors[rows], samples.people[rows], pictures=pictures, seed=seed)
+    found = gallery.compare(probes, whose)
+    listed = np.isin(whose, gallery.owners)
+    return Trials(
+        mated=np.where(found.rank_one, found.own, -np.inf)[listed],
+        mated_subject=whose[listed],
+        nonmated=found.other,
+        nonmated_subject=whose,
+    )
+
+
+def _persons(samples: Samples, gallery: Gallery, seed: int) -> tuple[Fused, ...]:
+    results: list[Fused] = []
+    for pictures in FUSED:
+        trials = person_trials(samples, gallery, pictures=pictures, seed=seed)
+        if not len(trials.mated) or not len(trials.nonmated):
+            return ()
+        bootstrap = Bootstrap(trials, seed=seed)
+        results.append(Fused(pictures, tuple(bootstrap.at_fpir(rate) for rate in FPIRS)))
+    return tuple(results)
+
+
+def _groups(
+    samples: Samples,
+    trials: Trials,
+    metadata: Mapping[str, Mapping[str, str]],
+    threshold: float,
+    bootstrap: Bootstrap,
+) -> tuple[Group, ...]:
+    mated, strangers = samples.rows(Role.MATED), samples.rows(Role.NONMATED)
+    groups: list[Group] = []
+    for column, values in metadata.items():
+        labels = np.array([values.get(p.subject, "") for p in samples.pictures])
+        groups += break_down(
+            column,
+            labels[mated],
+            labels[strangers],
+            trials,
+            threshold=threshold,
+            bootstrap=bootstrap,
+        )
+    return tuple(groups)
+
+
+def _refused(sample: Sample) -> bool:
+    return sample.quality is not None and sample.quality.refusal is not None
+
+
+def _acquired(samples: Samples, role: Role) -> Acquired:
+    rows = samples.rows(role)
+    usable = set(samples.rows(role, usable=True).tolist())
+    mine = [samples.samples[row] for row in rows]
+    faceless = sum(s.failure == NO_FACE for s in mine)
+    unreadable = sum(bool(s.failure) for s in mine) - faceless
+    return Acquired(
+        pictures=len(mine),
+        unreadable=unreadable,
+        faceless=faceless,
+        refused=len(mine) - len(usable) - unreadable - faceless,
+        several=sum(s.faces > 1 for s in mine),
+    )
+
+
+def _template_row(samples: Samples, vector: Vectors, person: int) -> int:
+    """The gallery picture of a person that is nearest to a probe."""
+    rows = samples.rows(Role.GALLERY, usable=True)
+    rows = rows[samples.people[rows] == person]
+    return int(rows[int(np.argmax(samples.vectors[rows] @ vector))])
+
+
+def _pair(samples: Samples, row: int, person: int, similarity: float) -> Pair:
+    template = samples.pictures[_template_row(samples, samples.vectors[row], person)]
+    probe = samples.pictures[row]
+    return Pair(similarity, probe.path, probe.subject, template.path, template.subject)
+
+
+def _highest(samples: Samples, rows: Indices, found: Comparison) -> tuple[Pair, ...]:
+    """Strangers who score highest: errors of labels come first."""
+    order = np.argsort(-found.other, kind="stable")[:_LISTED]
+    return tuple(
+        _pair(samples, int(rows[i]), int(found.nearest[i]), float(found.other[i]))
+        for i in order
+        if found.nearest[i] != NOBODY
+    )
+
+
+def _lowest(samples: Samples, rows: Indices, found: Comparison) -> tuple[Pair, ...]:
+    """Mated probes that score lowest with their own subject."""
+    order = [i for i in np.argsort(found.own, kind="stable") if np.isfinite(found.own[i])]
+    return tuple(
+        _pair(samples, int(rows[i]), int(samples.people[rows[i]]), float(found.own[i]))
+        for i in order[:_LISTED]
+    )
+
+
+def _duplicates(samples: Samples) -> tuple[str, ...]:
+    """One picture under two subjects poisons a gallery; within one it flatters the figures."""
+    by_content: defaultdict[bytes, list[int]] = defaultdict(list)
+    for row, sample in enumerate(samples.samples):
+        if sample.sha256 is not None:
+            by_content[sample.sha256].append(row)
+    said: list[str] = []
+    for rows in by_content.values():
+        names = Counter(samples.pictures[row].subject for row in rows)
+        if len(rows) > 1:
+            where = ", ".join(str(samples.pictures[row].path) for row in rows)
+            whose = "under two subjects" if len(names) > 1 else "twice"
+            said.append(f"the same picture {whose}: {where}")
+    return tuple(said + _alike(samples))
+
+
+def _alike(samples: Samples) -> list[str]:
+    """Pictures outside the gallery that are another subject's template in all but their bytes."""
+    gallery = samples.gallery()
+    rows = np.concatenate([samples.rows(r, usable=True) for r in Role])
+    found = gallery.compare(samples.vectors[rows], samples.people[rows])
+    seen: set[frozenset[int]] = set()
+    said: list[str] = []
+    for i in np.flatnonzero(found.other >= _TOO_ALIKE):
+        other = _template_row(samples, samples.vectors[rows[i]], int(found.nearest[i]))
+        pair = frozenset((int(rows[i]), other))
+        if pair in seen or samples.samples[rows[i]].sha256 == samples.samples[other].sha256:
+            continue
+        seen.add(pair)
+        a, b = samples.pictures[rows[i]], samples.pictures[other]
+        said.append(
+            f"nearly the same picture under two subjects (cosine {found.other[i]:.3f}):"
+            f" {a.path}, {b.path}"
+        )
+    return said
