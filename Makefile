@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SANDBOX := build/sandbox/tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix models bench accuracy image clean
+.PHONY: help setup demo test check fix models bench accuracy image sandbox-test clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,11 +32,22 @@ demo: $(READY) ## the main job, on real faces: SOURCE=clip|folder|/dev/videoN WA
 test: $(READY) ## the test suite, under three minutes
 	@$(BIN)/pytest -n 2
 
-check: $(READY) ## formatting, lint, types, architecture
+check: $(READY) ## formatting, lint, types, architecture, systemd units
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 4
+	@systemd/check.sh || [ $$? = 77 ]
+
+sandbox-test: $(SANDBOX) ## boot the units in a container and try from inside what they forbid (root)
+	@$(PYTHON) tests/image/sandbox/run.py $(SANDBOX)
+
+$(SANDBOX):
+	@for tool in systemd-nspawn mmdebstrap; do command -v $$tool >/dev/null \
+	  || { echo "picket: error: $$tool is missing: apt install systemd-container mmdebstrap" >&2; exit 1; }; done
+	@[ "$$(id -u)" = 0 ] || { echo "picket: error: booting a container takes root" >&2; exit 1; }
+	@echo "making a small Debian in $@ (20 s to a minute, once) …"
+	@tests/image/sandbox/build-tree.sh $@
 
 fix: $(READY) ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
