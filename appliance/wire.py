@@ -48,6 +48,8 @@ GRANT_MAX_BYTES = 2048
 ANSWER_MAX_BYTES = 256 * 1024
 """What a node will receive: an Offer or a Piece, with room."""
 
+FLAGS_MAX = 32
+
 GRANT_KEY_BYTES = 1216
 """Public key of the hybrid KEM ML-KEM-768 + X25519."""
 
@@ -220,6 +222,7 @@ class Health(msgspec.Struct, frozen=True, array_like=True, tag="health/1"):
         link_rss_mib, outbox_refused, outbox_durable: filled in by the link service; a link that
             cannot write goes on in memory and says so.
         watch_version: of the software.
+        flags: what else is not as it should be; the names of system/health.py's FLAGS.
     """
 
     node: Name
@@ -249,6 +252,7 @@ class Health(msgspec.Struct, frozen=True, array_like=True, tag="health/1"):
     outbox_refused: Count = 0
     outbox_durable: bool = True
     watch_version: NameOrNone = ""
+    flags: Annotated[tuple[Name, ...], Meta(max_length=FLAGS_MAX)] = ()
 
 
 class Renew(msgspec.Struct, frozen=True, array_like=True, tag="renew/1"):

@@ -11,7 +11,7 @@ import msgspec
 from appliance.alerts.compose import compose
 from appliance.errors import OutboxFullError
 from appliance.interfaces import Clock, Outbox
-from appliance.services.pulse import Counters
+from appliance.services.vitals import Counters
 from appliance.types import Sighting
 from appliance.watchlist.match import Watchlist
 from appliance.wire import Alert, Row

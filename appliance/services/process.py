@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from appliance.system.sdnotify import Notifier
 from appliance.system.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -30,14 +31,14 @@ class Heart:
     Args:
         workers: those that must make progress.
         stop: ends a wait at once.
-        notify: tells systemd.
+        notify: tells systemd; by default where the environment says that it listens.
     """
 
     def __init__(
         self, workers: Sequence[Worker], stop: threading.Event, *, notify: Notify | None = None
     ) -> None:
         self._workers, self._stop = tuple(workers), stop
-        self._notify = notify or _silent
+        self._notify = notify or Notifier.from_environment()
         self._ready = False
         self._before = tuple(0 for _ in self._workers)
 
@@ -56,6 +57,16 @@ class Heart:
                 log.info("ready")
             self._notify("WATCHDOG=1")
         self._stop.wait(BEAT_S)
+
+
+def when_stopped(stop: threading.Event, action: Callable[[], None]) -> None:
+    """Do something as soon as `stop` is set: end a question that would be waited for."""
+
+    def wait() -> None:
+        stop.wait()
+        action()
+
+    threading.Thread(target=wait, name="when-stopped", daemon=True).start()
 
 
 @contextmanager
@@ -81,7 +92,3 @@ def private_socket() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def _silent(_line: str) -> None:
-    """There is no systemd to tell."""
