@@ -196,6 +196,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("bench", _bench, "measure speed and memory", "picket bench --out bench.json")
     sub.add_argument("--out", type=Path, help="write the figures as JSON, too")
     sub.add_argument("--rounds", type=int, default=60, help="timed repetitions (default 60)")
+    from appliance.evaluation.commands import add_to
+
+    add_to(add, _rate)
     add("leds", _leds, "print what the LEDs mean, as a table", "picket leds")
     return parser
 

@@ -121,7 +121,7 @@ def _group(
         fpir_difference=_difference(
             fpir(here, threshold) - fpir(there, threshold), alarms - rest_alarms, confidence
         ),
-        warning=_warning(hit, alarm),
+        warning=_warning(hit, alarm, strangers=len(trials.nonmated) > 0),
     )
 
 
@@ -156,7 +156,7 @@ def _difference(
     return Difference(value, *interval(resampled, confidence))
 
 
-def _warning(hit: Rate | None, alarm: Rate | None) -> str:
+def _warning(hit: Rate | None, alarm: Rate | None, *, strangers: bool) -> str:
     """Plain words, for somebody who has to decide on these figures."""
     said: list[str] = []
     if hit is None:
@@ -165,6 +165,8 @@ def _warning(hit: Rate | None, alarm: Rate | None) -> str:
         said.append(
             f"{hit.subjects} people on the list, fewer than {LEAST_SUBJECTS}: too few to compare"
         )
+    if not strangers:
+        return "; ".join(said)
     if alarm is None:
         said.append("no strangers of this group: nothing is known of its false alerts")
     elif alarm.value == 0.0:

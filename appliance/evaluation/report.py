@@ -84,44 +84,55 @@ def write(outcome: Outcome, folder: Path, *, pictures: bool) -> Path:
         EvaluationError: the folder cannot be written to.
     """
     record = {"made": outcome.made, "evaluation": outcome.evaluation}
+    return write_both(folder, page(outcome, folder, pictures=pictures), record)
+
+
+def write_both(folder: Path, html: str, record: object) -> Path:
+    """A page for people and what it tells as JSON beside it; each is whole or not there.
+
+    Raises:
+        EvaluationError: the folder cannot be written to.
+    """
     plain = msgspec.json.encode(msgspec.to_builtins(record, enc_hook=str, str_keys=True))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / JSON, msgspec.json.format(plain, indent=1))
-        _replace(folder / HTML, page(outcome, folder, pictures=pictures).encode())
+        _replace(folder / HTML, html.encode())
     except OSError as e:
         raise EvaluationError(f"{folder}: cannot be written to: {e.strerror}") from e
     return folder / HTML
 
 
+def frame(title: str, opening: str, parts: Sequence[str]) -> str:
+    """A whole page; `parts` are HTML, the other two are escaped."""
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>Picket: {escape(title)}</title>"
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p>{escape(opening)}</p>"
+        + "\n".join(parts)
+    )
+
+
 def page(outcome: Outcome, folder: Path, *, pictures: bool) -> str:
     """The whole page; links are relative to `folder`."""
     made, evaluation = outcome.made, outcome.evaluation
+    opening = (
+        f"{made.data}, {made.protocol}. {made.pipeline}. List: {evaluation.templates} templates of"
+        f" {evaluation.subjects} people. Intervals: 95 %, {_BOOTSTRAP} (seed {made.seed})."
+    )
     parts = [
-        _opening(made, evaluation),
         _headline(outcome),
         _curve(evaluation),
         _histogram(outcome),
         _persons(evaluation),
         _verification(evaluation),
-        _groups(evaluation.groups),
+        by_group(evaluation.groups, "At the threshold for FPIR 1 % of everybody"),
         _acquired(evaluation),
         _findings(made, evaluation),
         _pairs("Strangers who score highest", evaluation.strangers, folder, pictures=pictures),
         _pairs("Listed people who score lowest", evaluation.misses, folder, pictures=pictures),
         _LIMITS,
     ]
-    return "\n".join(parts)
-
-
-def _opening(made: Made, evaluation: Evaluation) -> str:
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Picket: {escape(made.data)}"
-        f"</title><style>{_STYLE}</style><h1>How well it recognises</h1>"
-        f"<p>{escape(made.data)}, {escape(made.protocol)}. {escape(made.pipeline)}."
-        f" List: {evaluation.templates} templates of {evaluation.subjects} people."
-        f" Intervals: 95 %, {_BOOTSTRAP} (seed {made.seed}).</p>"
-    )
+    return frame(f"How well it recognises: {made.data}", opening, parts)
 
 
 _BOOTSTRAP = "bootstrap of 1,000 resamples over people, not pictures; the list stays"
@@ -272,7 +283,8 @@ def _verification(evaluation: Evaluation) -> str:
     )
 
 
-def _groups(groups: Sequence[Group]) -> str:
+def by_group(groups: Sequence[Group], what: str) -> str:
+    """A chart and a table; nothing without groups."""
     if not groups:
         return ""
     rows = [
@@ -302,7 +314,7 @@ def _groups(groups: Sequence[Group]) -> str:
         "<h2>By group</h2>"
         + chart.svg(names=False)
         + table(
-            "At the threshold for FPIR 1 % of everybody. Differences are to all others of known"
+            f"{what}. Differences are to all others of known"
             " value; their intervals are widened for the number of groups. * leaves zero out",
             [
                 "group",
