@@ -51,6 +51,10 @@ UNREACHABLE_S = 1.0
 that an address has been silent for too long, and goes to the next."""
 
 
+HEALTH_S = 2.0
+"""How long the controller may take over a Health: the watch service waits three seconds."""
+
+
 class Upstream(Link, Protocol):
     """A link that knows whether there is a connection."""
 
@@ -143,7 +147,7 @@ class Relay:
                 case Fetch():
                     return self._fetch(request)
                 case Health():
-                    return self._ask(self._completed(request), Ack, self._timeout_s)
+                    return self._ask(self._completed(request), Ack, HEALTH_S)
                 case _:
                     return Deny(f"a {type(request).__name__} is not answered here")
         except (LinkError, WireError) as e:

@@ -55,13 +55,13 @@ class Uplink:
     ) -> None:
         self._outbox, self._link, self._node = outbox, link, node
         self._timeout_s, self._clock = timeout_s, clock
-        self._backoff = Backoff(stop, rng, longest_s=longest_s)
+        self._backoff = Backoff(stop, rng, clock, longest_s=longest_s)
         self.answered_ns: int | None = None
         self.delivered = 0
 
     def step(self) -> None:
-        """Send the oldest rows, or wait a little for some; after a failure wait longer."""
-        if not self._outbox.wait(_IDLE_S):
+        """Send the oldest rows, or wait a little for some; after a failure none for a while."""
+        if not self._backoff.rest() or not self._outbox.wait(_IDLE_S):
             return
         try:
             self._send_oldest(self._timeout_s)
