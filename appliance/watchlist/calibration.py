@@ -96,7 +96,7 @@ def threshold_for(table: FalseMatch, *, templates: int, fpir: float, floor: floa
     """
     _check(templates, fpir, floor)
     wanted = -math.expm1(math.log1p(-fpir) / templates)
-    similarity = max(floor, _similarity_at(table, wanted))
+    similarity = _similarity_at(table, wanted)
     asked = f"{templates} templates at {_one_in(fpir)} false alerts"
     if similarity > 1.0:
         raise ThresholdError(
@@ -110,7 +110,8 @@ def threshold_for(table: FalseMatch, *, templates: int, fpir: float, floor: floa
             f" {table.comparisons}; so far out the rate is known to a factor of {uncertainty:.0f},"
             f" at most {MAX_UNCERTAINTY:g} is allowed"
         )
-    return similarity
+    # A floor above what the rate asks for only makes false alerts rarer: it may lie far out.
+    return max(floor, similarity)
 
 
 def histogram(similarities: npt.NDArray[np.floating]) -> Histogram:
