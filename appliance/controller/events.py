@@ -1,19 +1,27 @@
 """What happens at the controller, as flat records: one line each, for people or as JSON.
 
-event       tells
-listening   url
-hello       node, boot, model
-pushed      node, boot, list_id, list_version, lease_s
-accepted    node, boot, list_id, list_version
-refused     node, boot, list_id, list_version, reason
-withdrawn   node, boot, list_id
-alert       every field of the tuple, nbytes (of the tuple), received_boot_ns
-duplicate   node, boot, sequence
-conflict    node, boot, sequence, alert_id: another alert with this number is stored
-gap         node, boot, first, last: alerts that were numbered and never came
-health      every field of the message, received_boot_ns
-hostile     reason, count: bytes that are no question; told at most once a second
-summary     nodes, alerts, gaps, hostile
+event        tells
+listening    url, join_url
+joined       node
+denied       node, reason: at the join port
+renewed      node: has a new certificate
+hello        node, boot, model
+quarantined  node, boot, reason: gets no list until `picketctl confirm`
+pushed       node, boot, list_id, list_version, lease_s
+accepted     node, boot, list_id, list_version
+refused      node, boot, list_id, list_version, reason
+withdrawn    node, boot, list_id
+wiping       node, boot: was told to
+wiped        node, boot: has done so
+ended        deployment: its planned time is over
+alert        every field of the tuple, nbytes (of the tuple), received_boot_ns
+unreadable   node, boot, sequence, reason: stored, and does not open
+duplicate    node, boot, sequence
+conflict     node, boot, sequence: other bytes with this number are stored
+gap          node, boot, first, last: alerts that were numbered and never came
+health       every field of the message, received_boot_ns
+hostile      reason, count: not a question, or not the asker's; told at most once a second
+summary      nodes, alerts, unreadable, gaps, hostile, refused (connections)
 """
 
 from __future__ import annotations
@@ -51,7 +59,7 @@ def as_text(record: Event) -> str:
     """One line for people."""
     told = {name: field for name, field in record.items() if name != "event"}
     shown = _TEXTS.get(str(record["event"]), _pairs)(told)
-    return printable(f"{record['event']:<10} {shown}")
+    return printable(f"{record['event']:<11} {shown}")
 
 
 def _plain(field: object) -> object:

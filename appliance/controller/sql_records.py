@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, insert, select
 
@@ -26,9 +26,11 @@ class SqlRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def append(self, kind: str, about: Mapping[str, object], *, now_ms: int) -> None:
-        with self._database.writing() as connection:
-            write(connection, kind, now_ms=now_ms, about=about)
+    def append(self, lines: Sequence[Record]) -> None:
+        if lines:
+            with self._database.writing() as connection:
+                for line in lines:
+                    write(connection, line.kind, now_ms=line.at_ms, about=line.about)
 
     def after(self, number: int) -> tuple[Record, ...]:
         with self._database.reading() as connection:
@@ -38,5 +40,5 @@ class SqlRecords:
                 .order_by(records.c.number)
             )
             return tuple(
-                Record(n, at_ms, kind, json.loads(about)) for n, at_ms, kind, about in rows
+                Record(at_ms, kind, json.loads(about), n) for n, at_ms, kind, about in rows
             )

@@ -212,12 +212,13 @@ class Record:
     Attributes:
         kind: such as "deployment-started".
         about: what it is about, plain JSON values.
+        number: its place, 0 before it is kept.
     """
 
-    number: int
     at_ms: int
     kind: str
     about: Mapping[str, object] = field(default_factory=dict)
+    number: int = 0
 
 
 class Nodes(Protocol):
@@ -341,8 +342,8 @@ class Alerts(Protocol):
 class Records(Protocol):
     """The lawful record. Most of it is written by the methods that change what it tells of."""
 
-    def append(self, kind: str, about: Mapping[str, object], *, now_ms: int) -> None:
-        """Add one line."""
+    def append(self, lines: Sequence[Record]) -> None:
+        """Add lines, all or none; their numbers are given here."""
 
     def after(self, number: int) -> tuple[Record, ...]:
         """Every line with a higher number, in order; 0 gives all."""

@@ -24,6 +24,7 @@ from appliance.controller.store import (
     Gap,
     ListRow,
     Receipt,
+    Record,
     Seen,
     Status,
     Store,
@@ -377,7 +378,7 @@ def test_whatever_comes_each_number_is_kept_once_and_the_rest_is_told(
 
 
 def test_the_record_can_be_added_to_and_not_changed(store: Store, url: str) -> None:
-    store.records.append("note", {"what": "Übung"}, now_ms=NOW)
+    store.records.append([Record(NOW, "note", {"what": "Übung"})])
     (record,) = store.records.after(0)
     assert (record.kind, record.about, record.at_ms) == ("note", {"what": "Übung"}, NOW)
     assert store.records.after(record.number) == ()
@@ -413,7 +414,7 @@ def test_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     with SqlStore(f"sqlite:///{tmp_path / 'fleet.db'}") as store:
-        store.records.append("note", {}, now_ms=NOW)
+        store.records.append([Record(NOW, "note")])
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert set(modes.values()) == {0o600}, modes
 
