@@ -89,6 +89,7 @@ class Relay:
         pieces: cache of ciphertext.
         floors: highest version of each list that was in use.
         name_of: reads which list an offer is about.
+        heard: told the controller's time, UTC in ms, at each Welcome.
         rss_mib: of this process.
         timeout_s: for the controller's answer; a poll waits its wait_ms longer.
 
@@ -105,12 +106,13 @@ class Relay:
         pieces: PieceCache,
         floors: Floors,
         name_of: NameOf,
+        heard: Callable[[int], None],
         rss_mib: Callable[[], float],
         timeout_s: float,
     ) -> None:
         self._node, self._outbox, self._upstream = node, outbox, upstream
         self._pieces, self._floors, self._name_of = pieces, floors, name_of
-        self._rss_mib, self._timeout_s = rss_mib, timeout_s
+        self._heard, self._rss_mib, self._timeout_s = heard, rss_mib, timeout_s
         self.hostile = 0
 
     def read(self, question: bytes) -> Request | Deny:
@@ -171,6 +173,7 @@ class Relay:
     def _greet(self, hello: Hello) -> Answer:
         answer = self._ask(hello, Welcome, self._timeout_s)
         if isinstance(answer, Welcome):
+            self._heard(answer.now_utc_ms)
             return msgspec.structs.replace(answer, floors=self._floors.all())
         return answer
 

@@ -96,6 +96,7 @@ class Rig:
         self.controller = Controller()
         self.link = SimulatedLink(self.controller)
         self.outbox = MemoryOutbox(capacity)
+        self.heard: list[int] = []
         self.restart()
 
     def restart(self) -> None:
@@ -107,6 +108,7 @@ class Rig:
             pieces=PieceCache(self.folder / "pieces"),
             floors=self.floors,
             name_of=lambda head: ("red", int(head[-1:])) if head.startswith(b"head") else None,
+            heard=self.heard.append,
             rss_mib=lambda: 17.0,
             timeout_s=1.0,
         )
@@ -260,6 +262,7 @@ def test_the_version_in_use_becomes_the_floor_and_survives(rig: Rig) -> None:
     rig.ask(a_poll("blue", 2))
     rig.ask(a_poll())
     assert rig.ask(HELLO) == Welcome(123, (("red", 7), ("blue", 2)))
+    assert rig.heard == [123]
     rig.restart()
     assert rig.ask(HELLO) == Welcome(123, (("red", 7), ("blue", 2)))
 
