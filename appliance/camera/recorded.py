@@ -22,6 +22,7 @@ import numpy as np
 from appliance.camera.device import Device
 from appliance.camera.fit import fit
 from appliance.camera.pace import Pace, PaceName
+from appliance.camera.raw import SUFFIX, RawFrames
 from appliance.errors import CameraError, EndOfStreamError
 from appliance.interfaces import Clock
 from appliance.types import Frame, Image
@@ -31,7 +32,9 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 
 
 class RecordedCamera:
-    """A clip, a folder of pictures, or a device. Input of any size is letterboxed into `size`.
+    """A clip, a folder of pictures, raw frames, or a device.
+
+    Input of any size is letterboxed into `size`; raw frames (raw.py) are of that size.
 
     Args:
         source: see above; "/dev/video…" is a device.
@@ -66,13 +69,15 @@ class RecordedCamera:
         path = Path(source)
         self._size, self._handed_over = size, 0
         self._device: Device | None = None
-        self._recording: _Clip | _Pictures | None = None
+        self._recording: _Clip | _Pictures | RawFrames | None = None
         if str(path).startswith("/dev/video"):
             self._device = _open_device(path, size, fps, clock)
             return
         if path.is_dir():
             shown, gap = max(1, round(picture_s * fps)), math.ceil(gap_s * fps)
             self._recording = _Pictures(path, shown=shown, gap=gap, loop=loop)
+        elif path.suffix == SUFFIX:
+            self._recording = RawFrames(path, size=size, loop=loop)
         else:
             self._recording = _Clip(path, loop=loop)
             fps = self._recording.fps or fps

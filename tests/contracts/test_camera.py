@@ -43,7 +43,7 @@ class Source:
                 wait=self.clock.advance,
             )  # fmt: skip
         return RecordedCamera(
-            self.folder / ("clip.avi" if self.kind == "clip" else "pictures"),
+            self.folder / {"clip": "clip.avi", "raw": "clip.rgb"}.get(self.kind, "pictures"),
             size=SIZE, fps=FPS, clock=self.clock, pace=pace, loop=loop,
             picture_s=0.3, gap_s=0.1, wait=self.clock.advance,
         )  # fmt: skip
@@ -55,6 +55,10 @@ class Source:
         for n in range(FRAMES):
             writer.write(np.full((SIZE[1], SIZE[0], 3), 20 + 15 * n, np.uint8))
         writer.release()
+
+    def _make_raw(self) -> None:
+        frames = [np.full((SIZE[1], SIZE[0], 3), 20 + 15 * n, np.uint8) for n in range(FRAMES)]
+        (self.folder / "clip.rgb").write_bytes(b"".join(frame.tobytes() for frame in frames))
 
     def _make_folder(self) -> None:
         pictures = self.folder / "pictures"
@@ -72,12 +76,12 @@ class Source:
         )
 
 
-@pytest.fixture(params=["clip", "folder", "scene"])
+@pytest.fixture(params=["clip", "raw", "folder", "scene"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
     return Source(request.param, tmp_path)
 
 
-@pytest.fixture(params=["clip", "folder", "scene", "picamera"])
+@pytest.fixture(params=["clip", "raw", "folder", "scene", "picamera"])
 def camera(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Camera]:
     if request.param == "picamera":
         if not HAS_PICAMERA:

@@ -255,3 +255,21 @@ class BrokenGrabber(FakeGrabber):
 def test_an_error_of_the_driver_is_as_good_as_unplugged() -> None:
     with pytest.raises(CameraError, match="sends no more frames"):
         Device("/dev/video0", BrokenGrabber(), SimulatedClock()).read(LONG_S)
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 16 * 12 * 3 - 1, 16 * 12 * 3 + 1])
+def test_raw_frames_of_another_size_are_named(tmp_path: Path, nbytes: int) -> None:
+    path = tmp_path / "clip.rgb"
+    path.write_bytes(bytes(nbytes))
+    with pytest.raises(CameraError, match=r"clip\.rgb.*16 x 12"):
+        RecordedCamera(path, size=(16, 12), clock=SimulatedClock())
+
+
+def test_raw_frames_are_read_into_the_callers_buffer(tmp_path: Path) -> None:
+    path = tmp_path / "clip.rgb"
+    path.write_bytes(bytes(range(256)) * 9)  # 4 frames of 16 x 12
+    into = np.zeros((12, 16, 3), np.uint8)
+    with RecordedCamera(path, size=(16, 12), clock=SimulatedClock(), pace="flat-out") as camera:
+        frame = camera.read(into, 1.0)
+    assert frame.image is into
+    assert into.tobytes() == (bytes(range(256)) * 9)[: into.nbytes]
