@@ -53,6 +53,20 @@ class _Golden(Struct, frozen=True, forbid_unknown_fields=True):
     min_cosine: _Cosine
 
 
+class _Coral(Struct, frozen=True, forbid_unknown_fields=True):
+    file: _Inside
+    sha256: _Sha256
+    min_cosine: _Cosine | None = None
+
+
+class _Hailo(Struct, frozen=True, forbid_unknown_fields=True):
+    file: _Inside
+    sha256: _Sha256
+    architecture: Literal["hailo8", "hailo8l"]
+    outputs: Annotated[tuple[_Line, ...], Meta(min_length=1, max_length=16)]
+    min_cosine: _Cosine | None = None
+
+
 class _FalseMatch(Struct, frozen=True, forbid_unknown_fields=True):
     similarity: Annotated[tuple[_Cosine, ...], Meta(min_length=2, max_length=10_000)]
     rate: tuple[_Rate, ...]
@@ -79,6 +93,8 @@ class _Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     input: _Tensor
     outputs: Annotated[tuple[_Tensor, ...], Meta(min_length=1, max_length=16)]
     golden: _Golden
+    coral: _Coral | None = None
+    hailo: _Hailo | None = None
     false_match: _FalseMatch | None = None
 
 
@@ -100,6 +116,42 @@ class Golden:
     sha256: str
     min_cosine: float
 
+    def verify(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            ModelError: missing, unreadable, too long, or of another SHA-256.
+        """
+        return _verified(self.path, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFile:
+    """The same model, compiled by the vendor of an accelerator. models_tflite/README.md says how.
+
+    Attributes:
+        path: the file; of a Coral, a .tflite whose one operator is the compiled graph, of a
+            Hailo, a .hef.
+        sha256: of the file, 64 hex digits.
+        min_cosine: between the golden outputs and this file's, at least.
+        architecture: of a HEF: "hailo8" or "hailo8l"; else "".
+        outputs: of a HEF: its names of the model's outputs, in spec.outputs' order; else empty.
+    """
+
+    path: Path
+    sha256: str
+    min_cosine: float
+    architecture: str = ""
+    outputs: tuple[str, ...] = ()
+
+    def verify(self) -> bytes:
+        """The file's bytes, as ModelFile.verify.
+
+        Raises:
+            ModelError: missing, unreadable, too long, or of another SHA-256.
+        """
+        return _verified(self.path, self.sha256)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
@@ -112,6 +164,7 @@ class ModelFile:
         card: the model card, a Markdown file.
         golden: see Golden.
         false_match: of an embedder, for calibration; None if none was measured.
+        coral, hailo: the model for these accelerators, None if it was not compiled.
     """
 
     spec: ModelSpec
@@ -122,6 +175,8 @@ class ModelFile:
     calibration: str
     golden: Golden
     false_match: FalseMatch | None
+    coral: DeviceFile | None = None
+    hailo: DeviceFile | None = None
 
     def verify(self) -> bytes:
         """The model file's bytes: what was hashed is what gets loaded, there is no second read.
@@ -225,6 +280,34 @@ def _model_file(entry: _Model, folder: Path) -> ModelFile:
             min_cosine=entry.golden.min_cosine,
         ),
         false_match=_false_match(entry),
+        coral=_coral(entry, folder),
+        hailo=_hailo(entry, folder),
+    )
+
+
+def _coral(entry: _Model, folder: Path) -> DeviceFile | None:
+    told = entry.coral
+    if told is None:
+        return None
+    min_cosine = entry.golden.min_cosine if told.min_cosine is None else told.min_cosine
+    return DeviceFile(folder / told.file, told.sha256, min_cosine)
+
+
+def _hailo(entry: _Model, folder: Path) -> DeviceFile | None:
+    told = entry.hailo
+    if told is None:
+        return None
+    _refuse_if(
+        len(told.outputs) != len(entry.outputs) or len(set(told.outputs)) < len(told.outputs),
+        f"{entry.name}: hailo.outputs: {len(set(told.outputs))} names"
+        f" for {len(entry.outputs)} outputs",
+    )
+    return DeviceFile(
+        path=folder / told.file,
+        sha256=told.sha256,
+        min_cosine=entry.golden.min_cosine if told.min_cosine is None else told.min_cosine,
+        architecture=told.architecture,
+        outputs=told.outputs,
     )
 
 

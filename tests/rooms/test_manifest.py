@@ -46,6 +46,15 @@ def false_match(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def hailo(**changes: Any) -> dict[str, Any]:
+    return {
+        "file": "toy.hef",
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "architecture": "hailo8l",
+        "outputs": ["toy/fc1"],
+    } | changes
+
+
 def write(folder: Path, *entries: dict[str, Any]) -> Path:
     (folder / "manifest.toml").write_text(tomli_w.dumps({"model": list(entries)}))
     (folder / "toy.tflite").write_bytes(CONTENT)
@@ -62,6 +71,26 @@ def test_a_model_is_found_by_name_with_all_that_is_said_of_it(tmp_path: Path) ->
     assert model.false_match is not None
     assert model.false_match.rate == (0.1, 0.01, 0.001)
     assert model.verify() == CONTENT
+
+
+def test_a_model_may_have_files_for_accelerators_with_hashes_of_their_own(tmp_path: Path) -> None:
+    coral = {"file": "toy_edgetpu.tflite", "sha256": "0" * 64, "min_cosine": 0.9}
+    folder = write(tmp_path, entry(coral=coral, hailo=hailo()), entry(name="other"))
+    manifest = Manifest.load(folder)
+    model = manifest.model("toy-8")
+    assert model.coral is not None
+    assert model.hailo is not None
+    assert (model.coral.path, model.coral.min_cosine) == (tmp_path / "toy_edgetpu.tflite", 0.9)
+    assert (model.hailo.architecture, model.hailo.outputs) == ("hailo8l", ("toy/fc1",))
+    assert model.hailo.min_cosine == model.golden.min_cosine
+    assert (manifest.model("other").coral, manifest.model("other").hailo) == (None, None)
+    model.hailo.path.write_bytes(CONTENT)
+    assert model.hailo.verify() == CONTENT
+    with pytest.raises(ModelError, match=r"toy_edgetpu\.tflite: the model file is missing"):
+        model.coral.verify()
+    model.coral.path.write_bytes(CONTENT)
+    with pytest.raises(ModelError, match=r"toy_edgetpu\.tflite: SHA-256 is"):
+        model.coral.verify()
 
 
 def test_an_unknown_name_lists_those_that_exist(tmp_path: Path) -> None:
@@ -130,6 +159,13 @@ def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
         ({"false_match": false_match(rate=[0.1, 0.2, 0.3])}, "rate: must fall"),
         ({"false_match": false_match(similarity=[0.2, 0.2, 0.3])}, "must increase"),
         ({"role": "detector", "false_match": false_match()}, "belongs to an embedder"),
+        ({"coral": {"file": "../toy_edgetpu.tflite", "sha256": "0" * 64}}, "file"),
+        ({"coral": {"file": "toy_edgetpu.tflite", "sha256": "0"}}, "sha256"),
+        ({"coral": {"file": "toy_edgetpu.tflite"}}, "sha256"),
+        ({"hailo": hailo(architecture="hailo15h")}, "hailo15h"),
+        ({"hailo": hailo(outputs=[])}, "outputs"),
+        ({"hailo": hailo(outputs=["toy/a", "toy/b"])}, "2 names for 1 outputs"),
+        ({"hailo": hailo(min_cosine=1.5)}, "min_cosine"),
     ],
 )
 def test_refuses_a_broken_bound(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
