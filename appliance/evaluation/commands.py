@@ -89,7 +89,7 @@ def _add_evaluate(sub: argparse.ArgumentParser) -> None:
         "--metadata", type=Path, metavar="FILE", help="CSV by subject (default DATA/metadata.csv)"
     )
     sub.add_argument(
-        "--errata", type=Path, metavar="FILE", help="CSV of wrong labels (default DATA/errata.csv)"
+        "--errata", type=Path, metavar="FILE", help="CSV of wrong labels, besides DATA/errata.csv"
     )
     sub.add_argument(
         "--cache", type=Path, metavar="FILE", help="of vectors (default in your cache folder)"

@@ -73,7 +73,7 @@ def load(folder: Path, *, seed: int, errata: Path | None = None) -> Protocol:
     Args:
         folder: holds open_set.csv, or a folder per subject.
         seed: of the order of subjects where there is no protocol.
-        errata: pictures to leave out; None is errata.csv in the folder, if there is one.
+        errata: pictures to leave out, besides those of errata.csv in the folder, if there is one.
 
     Raises:
         EvaluationError: it cannot be read, or nothing can be measured with it.
@@ -180,18 +180,18 @@ def _without_errata(
     pictures: list[Picture], folder: Path, errata: Path | None
 ) -> tuple[list[Picture], list[str]]:
     """Leave out pictures whose label is known to be wrong, named by file, by stem or by path."""
-    table = errata or folder / ERRATA
-    if errata is None and not table.is_file():
-        return pictures, []
-    wrong = {row["image"] for row in read_table(table, ("image",))}
+    tables = [folder / ERRATA] if (folder / ERRATA).is_file() else []
+    tables += [errata] if errata else []
+    wrong = {row["image"] for table in tables for row in read_table(table, ("image",))}
     kept = [
         p
         for p in pictures
         if not wrong & {p.path.name, p.path.stem, p.path.relative_to(folder).as_posix()}
     ]
-    return kept, [f"{table.name}: {len(pictures) - len(kept)} of the pictures left out"] * bool(
-        len(pictures) - len(kept)
-    )
+    if not len(pictures) - len(kept):
+        return pictures, []
+    names = " and ".join(table.name for table in tables)
+    return kept, [f"{names}: {len(pictures) - len(kept)} of the pictures left out"]
 
 
 def _check(folder: Path, pictures: list[Picture]) -> None:

@@ -158,7 +158,7 @@ def fit(
         rate=tuple(float(f"{rates[i]:.6g}") for i in knots),
         tail_similarity=round(float(edges[start]), 4),
         tail_rate=float(f"{rates[start]:.6g}"),
-        tail_slope=round(slope, 3),
+        tail_slope=round(float(slope), 3),
         probes=probes,
         comparisons=comparisons,
         source=source,
