@@ -1,18 +1,28 @@
-"""A Raspberry Pi's camera through picamera2 (libcamera).
+"""A Raspberry Pi's camera through picamera2 (libcamera): light from the sensor, copied once.
 
-Written from picamera2's manual and issues (numbers below); it has not run on hardware yet. Its
-contract test is tests/contracts/test_camera.py with the marker `camera`.
+Written from picamera2's manual, source (0.3.38) and issues (numbers below); it has not run on
+hardware yet. Its contract test is tests/contracts/test_camera.py with the marker `camera`.
+
+One stream only: the detector scales the very pixels that the embedder will see. A second, small
+stream from the ISP would save that scaling, at the price of a second buffer to erase.
 """
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from appliance.errors import CameraError
 from appliance.types import Frame, Image
+
+Pixels = Literal["BGR888", "NV12"]
+"""picamera2 names the channels from the high byte down: its "BGR888" has the bytes R, G, B in
+memory, which is our Image. NV12 is what libcamera's virtual camera gives, and nothing else."""
 
 _BUFFERS = 3
 """One at the sensor, one in flight, one being copied. More cost CMA memory, which a Pi runs out
@@ -20,19 +30,27 @@ of (picamera2 #972); fewer and the sensor waits."""
 
 
 class Picamera:
-    """The newest frame of a Pi's camera, copied once.
+    """The newest frame of a Pi's camera.
 
     Args:
-        size: (width, height) in pixels; a width that is a multiple of 64 has no padded rows, so
-            that the mapped array is the sensor's buffer and not a copy of it.
+        size: (width, height) in pixels, even numbers.
         fps: frames per second asked of the sensor.
         camera_num: which camera, where there are two.
+        pixels: see Pixels.
 
     Raises:
-        CameraError: picamera2 is not installed, there is no such camera, or it is in use.
+        CameraError: picamera2 is not installed, there is no such camera, it is in use, or it
+            cannot give this size.
     """
 
-    def __init__(self, *, size: tuple[int, int], fps: float, camera_num: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        size: tuple[int, int],
+        fps: float,
+        camera_num: int = 0,
+        pixels: Pixels = "BGR888",
+    ) -> None:
         try:  # here, because importing it opens devices
             from picamera2 import MappedArray, Picamera2
         except ImportError as e:
@@ -40,25 +58,21 @@ class Picamera:
                 f"picamera2 cannot be imported ({e}): install python3-picamera2 and make the"
                 " environment with --system-site-packages"
             ) from e
-        self._size, self._mapped = size, MappedArray
-        self._period_ns = round(1e9 / fps)
-        self._last_ns: int | None = None
-        self._sequence = 0
-        self._dropped = 0
+        self._size, self._pixels, self._mapped = size, pixels, MappedArray
+        self._numbering = Numbering(period_ns=round(1e9 / fps))
         period_us = round(1e6 / fps)
         self._camera: Any = None
         try:
             self._camera = Picamera2(camera_num)
             self._camera.configure(
                 self._camera.create_video_configuration(
-                    # picamera2 names the channels from the high byte down: its "BGR888" has
-                    # the bytes R, G, B in memory, which is our Image.
-                    main={"size": size, "format": "BGR888"},
+                    main={"size": size, "format": pixels},
                     buffer_count=_BUFFERS,
                     queue=False,  # True may hand over a frame from before the call
                     controls={"FrameDurationLimits": (period_us, period_us)},
                 )
             )
+            self._stride = _stride(self._camera.camera_configuration()["main"], size, pixels)
             self._camera.start()
         except (RuntimeError, IndexError, OSError) as e:  # picamera2 has no errors of its own
             self._close()
@@ -81,33 +95,95 @@ class Picamera:
 
     @property
     def dropped(self) -> int:
-        return self._dropped
+        return self._numbering.dropped
 
     def read(self, into: Image, timeout_s: float) -> Frame:
         try:
             # Always with a limit: a sensor that died blocks for ever otherwise (picamera2 #1090).
-            request = self._camera.capture_request(wait=timeout_s)
-        except (TimeoutError, RuntimeError, OSError) as e:
-            raise CameraError(f"camera: no frame within {timeout_s} s: {e}") from e
-        try:
-            boot_ns = int(request.get_metadata()["SensorTimestamp"])
-            with self._mapped(request, "main") as mapped:
-                np.copyto(into, mapped.array)
-                mapped.array.fill(0)  # the sensor's own memory forgets it too
-        finally:
-            request.release()  # one of few buffers: back at once
-        self._count(boot_ns)
-        return Frame(sequence=self._sequence, boot_ns=boot_ns, image=into)
+            # A request holds one of few buffers: it is given back at the end of this block.
+            with self._camera.captured_request(wait=timeout_s) as request:
+                boot_ns = int(request.get_metadata()["SensorTimestamp"])
+                # The whole buffer, padding and all, so that all of it is overwritten.
+                with self._mapped(request, "main", reshape=False) as mapped:
+                    try:
+                        unpack(mapped.array, self._stride, self._pixels, into)
+                    finally:
+                        mapped.array.fill(0)  # the sensor's own memory forgets it too
+        except (TimeoutError, RuntimeError, OSError, KeyError) as e:
+            raise CameraError(f"camera: no frame within {timeout_s} s: {e or 'timed out'}") from e
+        sequence = self._numbering.next(boot_ns)
+        return Frame(sequence=sequence, boot_ns=boot_ns, image=into)
 
-    def _count(self, boot_ns: int) -> None:
-        """Number the frame by its exposure: periods since the last one, less one, were missed."""
+    def _close(self) -> None:
+        if self._camera is None:
+            return
+        camera, self._camera = self._camera, None
+        # A read that timed out has left its job in picamera2's queue, and close() would wait
+        # behind it for ever: the sensor is dead, that job never ends.
+        camera.cancel_all_and_flush()
+        with contextlib.suppress(RuntimeError):  # a camera that is gone cannot be given back
+            camera.close()
+
+
+def _stride(given: dict[str, Any], size: tuple[int, int], pixels: Pixels) -> int:
+    """Bytes from one row to the next, of the stream that was asked for and no other."""
+    if (tuple(given["size"]), given["format"]) != (size, pixels):
+        raise OSError(f"gives {given['format']} {given['size']} where {pixels} {size} was asked")
+    return int(given["stride"])
+
+
+class Numbering:
+    """Numbers frames by their exposure: whole periods since the last one, less one, were missed.
+
+    Args:
+        period_ns: between two exposures.
+
+    Attributes:
+        dropped: frames missed so far.
+    """
+
+    def __init__(self, *, period_ns: int) -> None:
+        self._period_ns = period_ns
+        self._last_ns: int | None = None
+        self._sequence = 0
+        self.dropped = 0
+
+    def next(self, boot_ns: int) -> int:
+        """The number of the frame exposed at that time.
+
+        Args:
+            boot_ns: CLOCK_BOOTTIME, later than the last one's.
+        """
         if self._last_ns is not None:
             periods = max(1, round((boot_ns - self._last_ns) / self._period_ns))
             self._sequence += periods
-            self._dropped += periods - 1
+            self.dropped += periods - 1
         self._last_ns = boot_ns
+        return self._sequence
 
-    def _close(self) -> None:
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
+
+def unpack(buffer: npt.NDArray[np.uint8], stride: int, pixels: Pixels, into: Image) -> None:
+    """Copy a sensor's buffer into an Image.
+
+    Args:
+        buffer: (n,) uint8; rows of `stride` bytes, of which the first ones are pixels. NV12 has
+            half as many rows again, of interleaved chroma.
+        stride: bytes from one row to the next.
+        pixels: how they are laid out.
+        into: (height, width, 3) uint8, overwritten.
+
+    Raises:
+        OSError: the buffer is too short for such a picture.
+    """
+    height, width = into.shape[:2]
+    rows, row = (height * 3 // 2, width) if pixels == "NV12" else (height, width * 3)
+    if buffer.size < rows * stride or stride < row:
+        raise OSError(
+            f"a buffer of {buffer.size} bytes in rows of {stride}"
+            f" holds no {width} x {height} {pixels}"
+        )
+    packed = buffer[: rows * stride].reshape(rows, stride)[:, :row]  # (rows, row)
+    if pixels == "NV12":
+        cv2.cvtColor(packed, cv2.COLOR_YUV2RGB_NV12, dst=into)
+    else:
+        np.copyto(into.reshape(height, row), packed)
