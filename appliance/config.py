@@ -76,15 +76,18 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         folder: holds manifest.toml; "" is the folder that came with this installation.
         detector, embedder: names in the manifest.
-        accelerator: "cpu".
+        accelerator: "auto" takes the fastest that is there and answers as it should; "cpu",
+            "coral", "hailo". One that fails is left for the CPU, loudly.
         threads: CPU threads per model.
+        force: use versions of runtime and driver that are not known to fit.
     """
 
     folder: str = ""
     detector: Name = "centerface-640x384"
     embedder: Name = "mobilefacenet-112"
-    accelerator: Literal["cpu"] = "cpu"
+    accelerator: Literal["auto", "cpu", "coral", "hailo"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=16)] = 2
+    force: bool = False
 
 
 class Detection(Struct, frozen=True, forbid_unknown_fields=True):

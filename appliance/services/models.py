@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.accelerator.choose import Accelerators
 from appliance.accelerator.manifest import Manifest, ModelFile
-from appliance.accelerator.tflite import TfliteAccelerator
 from appliance.config import Config
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
@@ -22,13 +22,13 @@ class Models:
 
     Attributes:
         embedder_file: with the table of its false matches.
-        accelerator: what runs them, such as "cpu".
+        accelerators: what runs them, and what has failed.
     """
 
     detector: FaceDetector
     embedder: FaceEmbedder
     embedder_file: ModelFile
-    accelerator: str
+    accelerators: Accelerators
 
 
 def open_models(config: Config, stack: ExitStack) -> Models:
@@ -45,15 +45,16 @@ def open_models(config: Config, stack: ExitStack) -> Models:
     chosen = config.models
     manifest = Manifest.load(Path(chosen.folder) if chosen.folder else SHIPPED)
     embedder_file = manifest.model(chosen.embedder)
-    detector = stack.enter_context(
-        TfliteAccelerator(manifest.model(chosen.detector), threads=chosen.threads)
+    accelerators = stack.enter_context(
+        Accelerators(chosen.accelerator, threads=chosen.threads, forced=chosen.force)
     )
-    embedder = stack.enter_context(TfliteAccelerator(embedder_file, threads=chosen.threads))
+    detector = accelerators.open(manifest.model(chosen.detector))
+    embedder = accelerators.open(embedder_file)
     return Models(
         detector=FaceDetector(
             detector, min_score=config.detection.min_score, max_faces=config.detection.max_faces
         ),
         embedder=FaceEmbedder(embedder),
         embedder_file=embedder_file,
-        accelerator="cpu",
+        accelerators=accelerators,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +41,7 @@ class Monitor:
 
     Args:
         controllers: how the link to them is.
+        fallen: whether an accelerator has failed and the CPU does its work.
         fps_asked: frames per second asked of the sensor, 0 if it has its own.
     """
 
@@ -51,11 +53,12 @@ class Monitor:
         counters: Counters,
         capture: Capture,
         controllers: Controllers,
+        fallen: Callable[[], bool],
         fps_asked: float,
     ) -> None:
         self._clock, self._ledger, self._counters = clock, ledger, counters
         self._capture, self._controllers = capture, controllers
-        self._fps_asked = fps_asked
+        self._fallen, self._fps_asked = fallen, fps_asked
         self._ticks: deque[tuple[int, int]] = deque()
         self._hot = False
         self.thermal = Thermal()
@@ -86,6 +89,7 @@ class Monitor:
             hot=self._hot,
             throttled=self.thermal.throttled,
             under_voltage=self.thermal.under_voltage,
+            on_fallback=self._fallen(),
             clock_set=self._clock.utc_ns() is not None,
             lease_left_s=math.inf if watchlist is None else watchlist.lease_left_s(now_ns),
             fps=self.fps,

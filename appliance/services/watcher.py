@@ -198,12 +198,13 @@ class Watcher:
                 counters=self._counters,
                 capture=self._capture,
                 controllers=self._downlink,
+                fallen=lambda: bool(models.accelerators.fallen),
                 fps_asked=config.camera.fps,
             ),
             beacon=self._beacon,
             link=self._link,
             current=lambda: self._trusted.current,
-            accelerator=lambda: models.accelerator,
+            accelerator=lambda: models.accelerators.device,
             health_s=config.link.health_s,
         )
 
