@@ -149,7 +149,7 @@ def watchlist_of(
     rows, dim = vectors.shape
     threshold = threshold_for(table, templates=rows, fpir=target_fpir, floor=threshold_floor)
     column = Column(templates=rows, dim=dim, allocate=allocate)
-    column.fill(0, vectors)
+    column.rows[:] = vectors
     column.belong(counts)
     return Watchlist(
         list_id=list_id,

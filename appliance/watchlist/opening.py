@@ -61,7 +61,6 @@ class Opening:
         try:
             self._index = self._allocate(header.index_bytes, allocate)
             self._opened = self._allocate(PLAIN_MAX_BYTES, allocate)
-            self._widened = self._allocate(2 * PLAIN_MAX_BYTES, allocate)
             for place, column in enumerate(header.columns):
                 if column.name in columns:
                     self._columns[place] = Column(
@@ -101,7 +100,7 @@ class Opening:
             self._sealer.open_into(piece, sealed, into)
         else:
             self._sealer.open_into(piece, sealed, self._opened.view[: span.nbytes])
-            self._take_rows(piece, span)
+            self._take_rows(piece, span, span.column)
         self._missing.remove(piece)
 
     def finish(self) -> tuple[tuple[str, ...], dict[str, Column]]:
@@ -133,21 +132,17 @@ class Opening:
         self._memories.append(memory)
         return memory
 
-    def _take_rows(self, piece: int, span: Span) -> None:
-        """From float16 in the scratch to float32 of norm 1 in the column."""
-        place = span.column
-        if place is None:
-            raise AssertionError("pieces of the index hold no rows")
+    def _take_rows(self, piece: int, span: Span, place: int) -> None:
+        """From float16 in the scratch to float32 of norm 1 in their place."""
         dim = self._header.columns[place].dim
         narrow = np.frombuffer(self._opened.view[: span.nbytes], "<f2").reshape(-1, dim)
-        wide = np.frombuffer(self._widened.view[: 2 * span.nbytes], np.float32).reshape(-1, dim)
+        wide = self._columns[place].rows[span.first : span.first + span.count]
         np.copyto(wide, narrow)
         norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         # Written so that a norm that is no number (NaN) is refused.
         if not (np.abs(norms - 1.0) <= NORM_TOLERANCE).all():
             raise TemplateError(f"piece {piece}: rows that are no unit vectors")
         np.divide(wide, norms[:, np.newaxis], out=wide)
-        self._columns[place].fill(span.first, wide)
 
     def _check(self, index: Index) -> None:
         header = self._header
