@@ -1,0 +1,274 @@
+"""`picket doctor`: measures every part of a node that can be measured from outside its services.
+
+It leaves a running node as it is: the camera and the lamps are touched only where no service has
+them, and no controller is spoken to as the node, because two of one node at once look like a theft.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from appliance.accelerator import golden, versions
+from appliance.accelerator.choose import Accelerators
+from appliance.accelerator.manifest import Manifest
+from appliance.config import Config
+from appliance.errors import IdentityError, PicketError
+from appliance.indicator.drivers import open_lamps
+from appliance.indicator.gpio import Pin
+from appliance.link import credentials
+from appliance.services.cameras import open_camera
+from appliance.services.models import SHIPPED
+from appliance.system import doctor as judged
+from appliance.system.clock import SystemClock
+from appliance.system.doctor import Finding
+from appliance.system.memory import available_bytes
+from appliance.system.thermal import read
+from appliance.types import Lamp
+
+_CONNECT_S = 3.0
+_SYSTEMCTL_S = 5.0
+_SERVICES = ("watch", "link", "indicator")
+_PROC = Path("/proc")
+
+
+def doctor(config: Config, *, as_json: bool) -> int:
+    """Check everything and print what was found.
+
+    Returns:
+        0 if nothing is bad, else 1.
+    """
+    findings = examine(config)
+    report = judged.as_json(findings) if as_json else judged.as_text(findings)
+    sys.stdout.write(f"{report}\n")
+    return judged.exit_status(findings)
+
+
+def examine(config: Config) -> list[Finding]:
+    """Every check, in the order in which a node needs what is checked."""
+    checks: tuple[tuple[str, Callable[[Config], Finding]], ...] = (
+        ("clock", _clock),
+        ("heat", _heat),
+        ("memory", _memory),
+        ("disk", _disk),
+        ("models", _models),
+        ("accelerator", _accelerator),
+        ("camera", _camera),
+        ("lamps", _lamps),
+        ("certificates", _certificates),
+        ("link", _link),
+        ("lease", _lease),
+        ("sandbox", _sandbox),
+    )
+    findings = []
+    for name, check in checks:
+        try:
+            findings.append(check(config))
+        except PicketError as e:
+            findings.append(judged.bad(name, str(e), _ADVICE.get(name, "")))
+    return findings
+
+
+_ADVICE = {
+    "models": "make models, or install Picket again",
+    "accelerator": "set models.accelerator = 'cpu' until it is mended",
+    "camera": "is it plugged in, and no other program using it? (libcamera-hello --list-cameras)",
+    "lamps": "check [lamps] against the wiring; is another program using the pins?",
+    "certificates": "picket join, with an invitation made by `picketctl node add`",
+}
+
+
+def _clock(_: Config) -> Finding:
+    utc_ns = SystemClock().utc_ns()
+    return judged.clock(None if utc_ns is None else datetime.fromtimestamp(utc_ns / 1e9, UTC))
+
+
+def _heat(_: Config) -> Finding:
+    return judged.heat(read())
+
+
+def _memory(_: Config) -> Finding:
+    return judged.memory(available_bytes() / 2**20)
+
+
+def _disk(config: Config) -> Finding:
+    """Tried, not asked: an SD card that has gone bad is read-only all of a sudden."""
+    folder = Path(config.link.state)
+    refused = None
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"picket")
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as e:
+        refused, free = e.strerror or str(e), 0
+    return judged.disk(str(folder), free / 2**20, refused)
+
+
+def _manifest(config: Config) -> Manifest:
+    return Manifest.load(Path(config.models.folder) if config.models.folder else SHIPPED)
+
+
+def _models(config: Config) -> Finding:
+    """Hashes, and that this machine's CPU computes what was stored when they were made."""
+    manifest, found = _manifest(config), []
+    with Accelerators("cpu", threads=config.models.threads) as accelerators:
+        for name in (config.models.detector, config.models.embedder):
+            model = manifest.model(name)
+            accelerator = accelerators.open(model)
+            began_s = time.perf_counter()
+            worst = golden.check(
+                model, accelerator, min_cosine=model.golden.min_cosine, inputs=golden.INPUTS
+            )
+            took_s = time.perf_counter() - began_s
+            found.append(f"{model.spec.id} (golden cosine {worst:.4f} in {took_s:.2f} s)")
+    return judged.good("models", ", ".join(found))
+
+
+def _accelerator(config: Config) -> Finding:
+    if config.models.accelerator != "cpu" and _pid("watch") is not None:
+        return judged.unknown(
+            "accelerator", "the watch service has it", "systemctl status picket-watch"
+        )
+    manifest = _manifest(config)
+    with Accelerators(config.models.accelerator, threads=config.models.threads) as accelerators:
+        for name in (config.models.detector, config.models.embedder):
+            accelerators.open(manifest.model(name))
+        here = {
+            "runtime": versions.runtime(),
+            "libedgetpu": versions.edgetpu(),
+            "hailo_pci": versions.hailo_driver(),
+        }
+        return judged.accelerator(
+            config.models.accelerator,
+            accelerators.device,
+            accelerators.fallen,
+            ", ".join(f"{name} {version}" for name, version in here.items() if version),
+        )
+
+
+def _camera(config: Config) -> Finding:
+    if config.camera.source == "picamera" and _pid("watch") is not None:
+        return judged.unknown("camera", "the watch service has it", "systemctl status picket-watch")
+    clock = SystemClock()
+    into = np.zeros((config.camera.height, config.camera.width, 3), np.uint8)
+    began_s = time.perf_counter()
+    try:
+        with open_camera(config, clock) as camera:
+            camera.read(into, config.camera.timeout_s)
+            took_s = time.perf_counter() - began_s
+        return judged.camera(camera.size, took_s, float(into.mean()))
+    finally:
+        into.fill(0)
+
+
+def _lamps(config: Config) -> Finding:
+    lamps = config.lamps
+    if lamps.driver != "gpio":
+        return judged.good("lamps", f"driver '{lamps.driver}': no LEDs to check")
+    if _answers(Path(config.local.run) / "indicator.ipc"):
+        return judged.good("lamps", "the indicator service answers, and has them")
+    leds = {Lamp.CAMERA: lamps.camera, Lamp.STATUS: lamps.status, Lamp.ALERT: lamps.alert}
+    with open_lamps(
+        lamps.driver,
+        pins={lamp: Pin(led.bcm, active_low=led.active_low) for lamp, led in leds.items()},
+        colours={lamp: led.colour for lamp, led in leds.items()},
+        stream=sys.stderr,
+    ):
+        wired = ", ".join(f"{lamp} on BCM {led.bcm}" for lamp, led in leds.items())
+    return judged.good("lamps", f"{wired}: can be driven (`picket leds --show all` shows them)")
+
+
+def _certificates(config: Config) -> Finding:
+    state = Path(config.link.state)
+    if not credentials.joined(state):
+        raise IdentityError(f"{state}: no certificate: this node has not joined")
+    utc_ns = SystemClock().utc_ns()
+    now = None if utc_ns is None else datetime.fromtimestamp(utc_ns / 1e9, UTC)
+    return judged.certificate(*credentials.life(state), now)
+
+
+def _link(config: Config) -> Finding:
+    """A connection and no more: see the module's first lines."""
+    return judged.controllers({url: _reach(url) for url in config.link.controllers})
+
+
+def _reach(url: str) -> float | str:
+    """Seconds until an address took a connection, or why it did not."""
+    parts = urlsplit(url)
+    try:
+        if parts.hostname is None or parts.port is None:
+            return "no address of a network"
+        began_s = time.perf_counter()
+        with socket.create_connection((parts.hostname, parts.port), timeout=_CONNECT_S):
+            return time.perf_counter() - began_s
+    except (OSError, ValueError) as e:
+        return str(e) or type(e).__name__
+
+
+def _lease(_: Config) -> Finding:
+    """Only the watch service knows, in memory; it tells systemd, in its status line."""
+    status = _ask_systemd("watch", "StatusText")
+    if not status:
+        return judged.unknown("lease", "the watch service does not say")
+    return judged.good("lease", status)
+
+
+def _sandbox(_: Config) -> Finding:
+    return judged.sandbox({name: _kernels_word(name) for name in _SERVICES})
+
+
+def _kernels_word(name: str) -> dict[str, str] | str:
+    """What /proc says of a service's process, or why there is nothing to say."""
+    pid = _pid(name)
+    if pid is None:
+        return "no service is run by systemd"
+    process = _PROC / str(pid)
+    try:
+        lines = (process / "status").read_text(encoding="ascii", errors="replace").splitlines()
+        net = (process / "ns/net").readlink(), (_PROC / "1/ns/net").readlink()
+    except OSError as e:
+        return f"its processes cannot be looked at ({e.strerror}): run picket doctor as root"
+    told = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return told | {"net": "shared" if net[0] == net[1] else "own"}
+
+
+def _pid(name: str) -> int | None:
+    """Process of a service that systemd runs; None if it does not, or there is no systemd."""
+    pid = _ask_systemd(name, "MainPID")
+    return int(pid) if pid.isdigit() and pid != "0" else None
+
+
+def _ask_systemd(name: str, what: str) -> str:
+    """A property of a service; "" where there is no systemd to ask."""
+    command = ["systemctl", "show", f"--property={what}", "--value", f"picket-{name}.service"]
+    try:
+        asked = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SYSTEMCTL_S, check=False
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return ""
+    return asked.stdout.strip() if asked.returncode == 0 else ""
+
+
+def _answers(path: Path) -> bool:
+    """Whether a process listens at a socket of the node."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dialled:
+        dialled.settimeout(_CONNECT_S)
+        try:
+            dialled.connect(str(path))
+        except OSError:
+            return False
+    return True
