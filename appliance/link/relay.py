@@ -113,6 +113,7 @@ class Relay:
         self._node, self._outbox, self._upstream = node, outbox, upstream
         self._pieces, self._floors, self._name_of = pieces, floors, name_of
         self._heard, self._rss_mib, self._timeout_s = heard, rss_mib, timeout_s
+        self._boot = b""
         self.hostile = 0
 
     def read(self, question: bytes) -> Request | Deny:
@@ -125,6 +126,8 @@ class Relay:
             return self._suspect(f"a {type(request).__name__} is not answered here")
         if request.node != self._node:
             return self._suspect(f"this is the link of {self._node}, not of {request.node}")
+        if isinstance(request, Hello):
+            self._boot = request.boot
         return request
 
     def at_once(self, request: Request) -> Answer | None:
@@ -140,6 +143,10 @@ class Relay:
 
     def forward(self, request: Request) -> Answer:
         """The controller's answer, or that there is none; may take as long as a parked poll."""
+        if isinstance(request, Hello | Poll) and self._boot not in {b"", request.boot}:
+            # It waited here while the watch service was started again. Passed on now, it would
+            # look to the controller as if two machines used this node's identity.
+            return Deny("the watch service was started again since this was asked")
         try:
             match request:
                 case Hello():

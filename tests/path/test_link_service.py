@@ -307,7 +307,7 @@ def test_hostile_bytes_on_its_socket_do_no_harm(node: Node, controller: Controll
         ask(link, Report("cam-1", rows(1)), Ack, LONG_S)
         before = rss_bytes()
         good = encode(Report("cam-1", rows(2)))
-        for _ in range(60):
+        for _ in range(30):
             send(rng.randbytes(rng.randrange(200)))
             send(hello, framed(b"\x80\0\0\1" + rng.randbytes(rng.randrange(2000))))
             flipped = bytearray(good)
@@ -318,7 +318,7 @@ def test_hostile_bytes_on_its_socket_do_no_harm(node: Node, controller: Controll
         send(hello, framed(b"\x80\0\0\1" + bytes(REQUEST_MAX_BYTES + 1)))
         ask(link, Report("cam-1", rows(3)), Ack, LONG_S)
         assert rss_bytes() - before < 30 * 2**20
-        assert service._relay.hostile > 50
+        assert service._relay.hostile > 30
         eventually(lambda: (BOOT, 3) in controller.stored, "the honest alert")
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,6 +158,16 @@ def test_without_a_controller_the_watch_is_told_so(rig: Rig, request_: Request) 
 def test_the_controllers_no_is_passed_on_word_for_word(rig: Rig) -> None:
     rig.controller.answers[Poll] = Deny("unknown boot")
     assert rig.ask(a_poll()) == Deny("unknown boot")
+
+
+def test_what_an_earlier_start_of_the_watch_service_asked_is_not_passed_on(rig: Rig) -> None:
+    again = msgspec.structs.replace(HELLO, boot=b"c" * 16)
+    assert rig.relay.read(encode(HELLO)) == HELLO
+    assert rig.relay.read(encode(again)) == again
+    for late in (HELLO, a_poll()):
+        assert isinstance(rig.relay.forward(late), Deny)
+    assert rig.relay.forward(again) == Welcome(123)
+    assert rig.controller.asked == [again]
 
 
 def test_an_answer_that_makes_no_sense_is_not_passed_on(rig: Rig) -> None:
