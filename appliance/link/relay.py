@@ -148,19 +148,22 @@ class Relay:
             # look to the controller as if two machines used this node's identity.
             return Deny("the watch service was started again since this was asked")
         try:
-            match request:
-                case Hello():
-                    return self._greet(request)
-                case Poll():
-                    return self._poll(request)
-                case Fetch():
-                    return self._fetch(request)
-                case Health():
-                    return self._ask(self._completed(request), Ack, HEALTH_S)
-                case _:
-                    return Deny(f"a {type(request).__name__} is not answered here")
+            return self._forward(request)
         except (LinkError, WireError) as e:
             return Deny(f"controller unreachable: {e}"[:REASON_MAX_CHARS])
+
+    def _forward(self, request: Request) -> Answer:
+        match request:
+            case Hello():
+                return self._greet(request)
+            case Poll():
+                return self._poll(request)
+            case Fetch():
+                return self._fetch(request)
+            case Health():
+                return self._ask(self._completed(request), Ack, HEALTH_S)
+            case _:
+                return Deny(f"a {type(request).__name__} is not answered here")
 
     def _suspect(self, reason: str, why: str = "") -> Deny:
         """Count it, and log the 1st, 2nd, 4th, 8th ...: a flood must not fill the journal."""
