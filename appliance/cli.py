@@ -17,6 +17,7 @@ from pathlib import Path
 
 from appliance import __version__
 from appliance.errors import PicketError
+from appliance.wire import NAME_MAX_CHARS
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -95,7 +96,8 @@ def _enrol(arguments: argparse.Namespace) -> int:
             out=arguments.out,
             subject=arguments.subject,
             key=arguments.key,
-            list_id=arguments.list_id or arguments.out.name,
+            fleet=arguments.fleet,
+            list_id=arguments.list_id or arguments.out.stem,
             version=arguments.version,
             deployment=arguments.deployment,
             legal_basis=arguments.legal_basis,
@@ -225,6 +227,10 @@ def _add_enrol(sub: argparse.ArgumentParser) -> None:
         default=Path("authority.key"),
         help="the authority's signing key; made if missing (default authority.key)",
     )
+    sub.add_argument(
+        "--fleet", type=_reference, default="FLEET", metavar="NAME",
+        help="name of the fleet that is to use it (default FLEET, as `picketctl init FLEET/`)",
+    )  # fmt: skip
     sub.add_argument("--list-id", type=_reference, help="default: the name of LIST")
     sub.add_argument(
         "--version", type=int, help="default: seconds since 1970, so that later is newer"
@@ -245,8 +251,10 @@ def _add_enrol(sub: argparse.ArgumentParser) -> None:
 
 
 def _reference(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:@-]{1,64}", text):
-        raise argparse.ArgumentTypeError(f"'{text}': 1 to 64 of letters, digits and . _ : @ -")
+    if not re.fullmatch(rf"[A-Za-z0-9._:@-]{{1,{NAME_MAX_CHARS}}}", text):
+        raise argparse.ArgumentTypeError(
+            f"'{text}': 1 to {NAME_MAX_CHARS} of letters, digits and . _ : @ -"
+        )
     return text
 
 

@@ -19,6 +19,7 @@ from appliance.interfaces import Detector, Embedder
 from appliance.types import Face, Image, Quality, Vector
 from appliance.vision.align import align
 from appliance.vision.quality import QualityGate
+from appliance.wire import NAME_MAX_CHARS
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -87,12 +88,14 @@ def _with_references(named: list[tuple[str, Path]]) -> list[Photo]:
     """File names may hold what a reference may not; two names must not become one subject."""
     came_from: dict[str, str] = {}
     for name, path in named:
-        reference = _NOT_IN_A_REFERENCE.sub("-", name)[:64]
+        reference = _NOT_IN_A_REFERENCE.sub("-", name)[:NAME_MAX_CHARS]
         if came_from.setdefault(reference, name) != name:
             raise PhotoError(
                 f"{path}: '{name}' and '{came_from[reference]}' would both be subject {reference}"
             )
-    return [Photo(_NOT_IN_A_REFERENCE.sub("-", name)[:64], path) for name, path in named]
+    return [
+        Photo(_NOT_IN_A_REFERENCE.sub("-", name)[:NAME_MAX_CHARS], path) for name, path in named
+    ]
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -46,6 +46,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         server_name: common name of the controllers' certificate.
         signatures: how many authorities must have signed a list.
         node_days: how long a node's certificate lasts.
+        store: the database, "" for fleet.db in this folder, or postgresql://USER@HOST/NAME.
+        silent_hours: a node that comes back after a longer silence gets no list until an
+            operator confirms it.
     """
 
     name: Name
@@ -56,6 +59,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     server_name: Name = "controller"
     signatures: Annotated[int, Meta(ge=1, le=8)] = 1
     node_days: Annotated[int, Meta(ge=1, le=825)] = 30
+    store: Annotated[str, Meta(max_length=500)] = ""
+    silent_hours: Annotated[float, Meta(gt=0.0, le=8_784.0)] = 72.0
 
 
 class Fleet:

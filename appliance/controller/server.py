@@ -26,6 +26,8 @@ _RECEIVE_S = 0.2
 _TICK_S = 0.2
 _FLUSH_S = 1.0
 _TELL_S = 1.0
+_CHECK_S = 60.0
+"""Between two looks at our own certificate, which `tls` renews."""
 
 
 class Server:
@@ -78,6 +80,7 @@ class Server:
         self.url, self.join_url = self._socket.url, self._door.url
         self.hostile = 0
         self._told_s = self._flushed_s = -math.inf
+        self._checked_s = time.monotonic()
         self._failing = False
         self._leaving: set[str] = set()
 
@@ -91,6 +94,11 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def refused(self) -> int:
+        """Connections and questions of names that may not ask."""
+        return self._socket.refused
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -174,12 +182,15 @@ class Server:
             # Their parked polls get a last word first; at the next tick they are cut off.
             self._leaving = {n for n in before.nodes if before.admits(n) and not plan.admits(n)}
             self._renew_tls()
+        elif time.monotonic() - self._checked_s >= _CHECK_S:
+            self._renew_tls()
         if time.monotonic() - self._flushed_s >= _FLUSH_S:
             self._flushed_s = time.monotonic()
             self._flush()
 
     def _renew_tls(self) -> None:
         """Take over a new revocation list, or a new certificate of our own."""
+        self._checked_s = time.monotonic()
         try:
             tls = self._tls()
             if tls != self._in_force:

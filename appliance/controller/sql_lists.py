@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 
@@ -45,7 +46,12 @@ class SqlLists:
                         list_id=row.list_id, version=row.version, index=index, sealed=sealed
                     )
                 )
-            about = {"list_id": row.list_id, "version": row.version, "counts": dict(row.counts)}
+            about = {
+                "list_id": row.list_id,
+                "version": row.version,
+                "head_sha256": hashlib.sha256(row.head).hexdigest(),
+                "counts": dict(row.counts),
+            }
             sql_records.write(connection, "list-added", now_ms=row.added_ms, about=about)
         return True
 
