@@ -1,20 +1,26 @@
-"""Link: over a simulated cable, and over NNG within the process and through TCP."""
+"""Link: over a simulated cable, and over NNG within the process, through TCP and through TLS."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cache
 from typing import Protocol
 
 import pytest
 
+from appliance.controller import identity
 from appliance.errors import LinkError
 from appliance.interfaces import Link
+from appliance.link import credentials
 from appliance.link.nng import NngLink
 from appliance.link.rawrep import RawRep
 from appliance.link.simulated import SimulatedLink
+from appliance.link.tls import ClientTls, ServerTls
 
 ANSWER_MAX = 4096
 REQUEST_MAX = 1024
@@ -26,6 +32,32 @@ SHORT_S = 0.3
 
 def shout(question: bytes) -> bytes:
     return question.upper()
+
+
+@cache
+def certificates() -> tuple[ServerTls, ClientTls]:
+    now = datetime.now(UTC)
+    authority = identity.new_authority("fleet", now)
+    ca, server, node = (
+        identity.pem(authority.certificate),
+        identity.new_key(),
+        credentials.new_key(),
+    )
+    shown = identity.issue_controller(authority, "controller", server.public_key(), now)
+    issued = identity.issue_node(authority, "cam", credentials.request_for(node, "cam"), now)
+    crl = identity.revocations(authority, (), 1, now)
+    return (
+        ServerTls(ca, identity.pem(shown), identity.private_pem(server), crl),
+        ClientTls(ca, "controller", identity.pem(issued), credentials.key_pem(node)),
+    )
+
+
+def server_tls(url: str) -> ServerTls | None:
+    return certificates()[0] if url.startswith("tls+") else None
+
+
+def client_tls(url: str) -> ClientTls | None:
+    return certificates()[1] if url.startswith("tls+") else None
 
 
 class Rig(Protocol):
@@ -64,12 +96,12 @@ class Shouter:
     """A controller that shouts back, on a thread of its own."""
 
     def __init__(self, url: str, answer: Callable[[bytes], bytes | None] = shout) -> None:
-        self.socket = RawRep(url, max_bytes=REQUEST_MAX)
+        self.socket = RawRep(url, max_bytes=REQUEST_MAX, tls=server_tls(url))
         self.url = self.socket.url
         self.arrived: list[bytes] = []
         self.lose_next_answer = False
         self._answer, self._stop = answer, threading.Event()
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
@@ -98,6 +130,7 @@ class NngRig:
         self.before: list[bytes] = []
         self.nng = NngLink(
             self.shouter.url,
+            tls=client_tls(url),
             redial_s=(0.01, 0.05),
             answer_max_bytes=ANSWER_MAX,
             request_max_bytes=REQUEST_MAX,
@@ -122,7 +155,7 @@ class NngRig:
         self.shouter.kill()
 
 
-@pytest.fixture(params=["simulated", "inproc", "tcp"])
+@pytest.fixture(params=["simulated", "inproc", "tcp", "tls+tcp"])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     made: SimulatedRig | NngRig
     if request.param == "simulated":
@@ -130,7 +163,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     elif request.param == "inproc":
         made = NngRig(f"inproc://link-{time.monotonic_ns()}")
     else:
-        made = NngRig("tcp://127.0.0.1:0")
+        made = NngRig(f"{request.param}://127.0.0.1:0")
     yield made
     made.close()
 
@@ -199,9 +232,14 @@ def test_a_closed_link_refuses(rig: Rig) -> None:
 # From here on: what only a real socket can do.
 
 
-def test_closing_ends_questions_that_wait() -> None:
-    shouter = Shouter("tcp://127.0.0.1:0", answer=lambda _: None)
-    link = NngLink(shouter.url)
+@pytest.fixture(params=["tcp", "tls+tcp"])
+def url(request: pytest.FixtureRequest) -> str:
+    return f"{request.param}://127.0.0.1:0"
+
+
+def test_closing_ends_questions_that_wait(url: str) -> None:
+    shouter = Shouter(url, answer=lambda _: None)
+    link = NngLink(shouter.url, tls=client_tls(url))
     with ThreadPoolExecutor(3) as threads:
         asked = [threads.submit(link.request, b"parked", 600.0) for _ in range(3)]
         while len(shouter.arrived) < 3:
@@ -223,10 +261,10 @@ def test_closing_ends_questions_that_found_nobody() -> None:
                 question.result(LONG_S)
 
 
-def test_winding_down_ends_a_parked_poll_and_leaves_time_for_a_last_report() -> None:
-    shouter = Shouter("tcp://127.0.0.1:0", answer=lambda q: None if q == b"parked" else shout(q))
+def test_winding_down_ends_a_parked_poll_and_leaves_time_for_a_last_report(url: str) -> None:
+    shouter = Shouter(url, answer=lambda q: None if q == b"parked" else shout(q))
     with (
-        NngLink(shouter.url, redial_s=(0.01, 0.05)) as link,
+        NngLink(shouter.url, tls=client_tls(url), redial_s=(0.01, 0.05)) as link,
         ThreadPoolExecutor(1) as threads,
     ):
         parked = threads.submit(link.request, b"parked", 600.0)
@@ -241,9 +279,12 @@ def test_winding_down_ends_a_parked_poll_and_leaves_time_for_a_last_report() -> 
     shouter.kill()
 
 
-def test_more_questions_than_turns_wait_for_theirs() -> None:
-    shouter = Shouter("tcp://127.0.0.1:0", answer=lambda q: None if q == b"hog" else shout(q))
-    with NngLink(shouter.url, concurrent=1) as link, ThreadPoolExecutor(1) as threads:
+def test_more_questions_than_turns_wait_for_theirs(url: str) -> None:
+    shouter = Shouter(url, answer=lambda q: None if q == b"hog" else shout(q))
+    with (
+        NngLink(shouter.url, tls=client_tls(url), concurrent=1) as link,
+        ThreadPoolExecutor(1) as threads,
+    ):
         hog = threads.submit(link.request, b"hog", 600.0)
         while not shouter.arrived:
             assert not hog.done()
@@ -256,22 +297,22 @@ def test_more_questions_than_turns_wait_for_theirs() -> None:
     shouter.kill()
 
 
-def test_an_answer_that_is_too_long_is_an_error_and_does_no_harm() -> None:
-    shouter = Shouter(
-        "tcp://127.0.0.1:0", answer=lambda q: bytes(ANSWER_MAX + 100) if q == b"long" else shout(q)
-    )
-    with NngLink(shouter.url, redial_s=(0.01, 0.05), answer_max_bytes=ANSWER_MAX) as link:
+def test_an_answer_that_is_too_long_is_an_error_and_does_no_harm(url: str) -> None:
+    shouter = Shouter(url, answer=lambda q: bytes(ANSWER_MAX + 100) if q == b"long" else shout(q))
+    with NngLink(
+        shouter.url, tls=client_tls(url), redial_s=(0.01, 0.05), answer_max_bytes=ANSWER_MAX
+    ) as link:
         with pytest.raises(LinkError):
             link.request(b"long", SHORT_S)
         assert link.request(b"short", LONG_S) == b"SHORT"
     shouter.kill()
 
 
-def test_a_message_over_the_controllers_bound_disconnects_its_sender_alone() -> None:
-    shouter = Shouter("tcp://127.0.0.1:0")
+def test_a_message_over_the_controllers_bound_disconnects_its_sender_alone(url: str) -> None:
+    shouter = Shouter(url)
     with (
-        NngLink(shouter.url, redial_s=(0.01, 0.05)) as rude,
-        NngLink(shouter.url, redial_s=(0.01, 0.05)) as civil,
+        NngLink(shouter.url, tls=client_tls(url), redial_s=(0.01, 0.05)) as rude,
+        NngLink(shouter.url, tls=client_tls(url), redial_s=(0.01, 0.05)) as civil,
     ):
         assert civil.request(b"hello", LONG_S) == b"HELLO"
         with pytest.raises(LinkError):
@@ -281,9 +322,9 @@ def test_a_message_over_the_controllers_bound_disconnects_its_sender_alone() -> 
     shouter.kill()
 
 
-def test_without_a_connection_for_long_the_socket_is_made_anew() -> None:
-    shouter = Shouter("tcp://127.0.0.1:0")
-    with NngLink(shouter.url, redial_s=(0.01, 0.01), pipeless_s=0.0) as link:
+def test_without_a_connection_for_long_the_socket_is_made_anew(url: str) -> None:
+    shouter = Shouter(url)
+    with NngLink(shouter.url, tls=client_tls(url), redial_s=(0.01, 0.01), pipeless_s=0.0) as link:
         link.request(b"before", LONG_S)
         first = link._line
         shouter.kill()
@@ -293,6 +334,56 @@ def test_without_a_connection_for_long_the_socket_is_made_anew() -> None:
         shouter = Shouter(shouter.url)
         assert link.request(b"after", LONG_S) == b"AFTER"
     shouter.kill()
+
+
+def test_a_controller_that_is_away_makes_way_for_the_next(url: str) -> None:
+    first, second = Shouter(url), Shouter(url)
+    with NngLink(
+        *(first.url, second.url), tls=client_tls(url), redial_s=(0.01, 0.01), pipeless_s=0.0
+    ) as link:
+        assert link.request(b"first", LONG_S) == b"FIRST"
+        assert link.url == first.url
+        first.kill()
+        with pytest.raises(LinkError, match=re.escape(first.url)):
+            link.request(b"during", SHORT_S)
+        assert link.request(b"second", LONG_S) == b"SECOND"
+        assert second.arrived == [b"second"]
+        first = Shouter(first.url)
+        second.kill()
+        with pytest.raises(LinkError, match=re.escape(second.url)):
+            link.request(b"during", SHORT_S)
+        assert link.request(b"first again", LONG_S) == b"FIRST AGAIN"
+    first.kill()
+
+
+def test_a_controller_that_connects_and_is_silent_makes_way_for_the_next(url: str) -> None:
+    silent, second = Shouter(url, answer=lambda _: None), Shouter(url)
+    with NngLink(*(silent.url, second.url), tls=client_tls(url), pipeless_s=0.0) as link:
+        with pytest.raises(LinkError, match="no answer"):
+            link.request(b"hello", SHORT_S)
+        assert link.request(b"hello", LONG_S) == b"HELLO"
+    silent.kill()
+    second.kill()
+
+
+def test_what_is_received_is_bounded_and_the_bound_was_read_back(url: str) -> None:
+    shouter = Shouter(url)
+    assert shouter.socket._socket.recv_max_size == REQUEST_MAX + 64
+    with NngLink(shouter.url, tls=client_tls(url), answer_max_bytes=ANSWER_MAX) as link:
+        assert link._line._socket.recv_max_size == ANSWER_MAX + 64
+    shouter.kill()
+
+
+def test_certificates_go_with_tls_addresses_and_with_no_others() -> None:
+    for url in ("tcp://127.0.0.1:7441", "ipc:///nowhere"):
+        with pytest.raises(LinkError, match="certificates go with"):
+            NngLink(url, tls=client_tls("tls+tcp://"))
+        with pytest.raises(LinkError, match="certificates go with"):
+            RawRep(url, max_bytes=REQUEST_MAX, tls=server_tls("tls+tcp://"))
+    with pytest.raises(LinkError, match="certificates go with"):
+        NngLink("tcp://127.0.0.1:7441", "tls+tcp://127.0.0.1:7441")
+    with pytest.raises(LinkError, match="no address to dial"):
+        NngLink()
 
 
 @pytest.mark.parametrize(
