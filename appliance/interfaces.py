@@ -81,6 +81,9 @@ class Detector(Protocol):
             image: any size.
         """
 
+    def forget(self) -> None:
+        """Overwrite what is kept of the last picture between the layers of the model."""
+
 
 class Embedder(Protocol):
     """Turns an aligned face into a vector."""
@@ -103,6 +106,9 @@ class Embedder(Protocol):
         Args:
             crop: (side, side, 3) uint8 RGB, aligned by vision.align.
         """
+
+    def forget(self) -> None:
+        """Overwrite what is kept of the last face between the layers of the model."""
 
 
 class Link(AbstractContextManager["Link"], Protocol):

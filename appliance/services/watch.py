@@ -83,6 +83,7 @@ class Watch:
         self._hold_ns = round(hold_s * 1e9)
         self._crop: Image = np.zeros((embedder.side, embedder.side, 3), np.uint8)
         self._undecided: dict[int, _Dossier] = {}
+        self._wiped_ns: list[int] = []
 
     def step(self, frame: Frame, watchlist: Watchlist) -> None:
         """Take one frame down the path."""
@@ -100,12 +101,17 @@ class Watch:
                 self._decide(track, dossier, watchlist)
         for track in tracks.ended:
             self._end(track, watchlist)
+        self._forget()
         self._ledger.audit(held=len(self._undecided))
 
     def close(self, watchlist: Watchlist | None) -> None:
         """End every track: the camera is off. Without a list none is decided, all are erased."""
-        for track in self._tracker.close():
+        ended = self._tracker.close()
+        for track in ended:
             self._end(track, watchlist)
+        self._forget()
+        if ended:
+            self._detector.forget()
 
     def _open(self, track: Track) -> None:
         self._ledger.face_seen()
@@ -165,8 +171,18 @@ class Watch:
         del self._undecided[track.id]
         if dossier.evidence.count:
             dossier.evidence.wipe()
-            self._ledger.vectors_erased(self._clock.boot_ns() - dossier.embedded_ns)
+            self._wiped_ns.append(dossier.embedded_ns)
         if alerted:
             self._ledger.face_alerted()
         else:
             self._ledger.face_erased()
+
+    def _forget(self) -> None:
+        """The model's own inside is the last place where a vector stays; once for all of them."""
+        if not self._wiped_ns:
+            return
+        self._embedder.forget()
+        now_ns = self._clock.boot_ns()
+        for embedded_ns in self._wiped_ns:
+            self._ledger.vectors_erased(now_ns - embedded_ns)
+        self._wiped_ns.clear()

@@ -61,6 +61,15 @@ class FaceDetector:
             if alignable(points)
         ]
 
+    def forget(self) -> None:
+        """See interfaces.Detector. A runtime overwrites its inside only by its next run.
+
+        Raises:
+            AcceleratorError: the device failed.
+        """
+        for output in self._accelerator.run(self._tensor):  # zeros, see detect
+            output.fill(0)
+
     def _letterbox_for(self, image: Image) -> Letterbox:
         """Kept while pictures keep their size, as a camera's do."""
         source = (image.shape[1], image.shape[0])

@@ -64,6 +64,15 @@ class FaceEmbedder:
         vector /= norm
         return vector
 
+    def forget(self) -> None:
+        """See interfaces.Embedder. A runtime overwrites its inside only by its next run.
+
+        Raises:
+            AcceleratorError: the device failed.
+        """
+        (quantised,) = self._accelerator.run(self._tensor)  # zeros, see embed
+        quantised.fill(0)
+
 
 def _check(spec: ModelSpec) -> None:
     if spec.role != "embedder":

@@ -26,6 +26,9 @@ class SimulatedDetector:
         faces = [_face(*(int(n) for n in row)) for row in stats[1:] if min(row[2:4]) >= SMALLEST_PX]
         return sorted(faces, key=lambda face: face.score, reverse=True)
 
+    def forget(self) -> None:
+        """Nothing is kept."""
+
 
 class SimulatedEmbedder:
     """Turns the colour in the middle of a crop into a unit vector of three numbers."""
@@ -47,6 +50,9 @@ class SimulatedEmbedder:
         # Half a level more than the middle, so that no colour is without a direction.
         direction = middle.mean(axis=0) - 127.75
         return np.asarray(direction / np.linalg.norm(direction), np.float32)
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 def _face(x: int, y: int, width: int, height: int, area: int) -> Face:

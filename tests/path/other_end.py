@@ -226,14 +226,20 @@ class OtherEnd:
 
 
 class WatchProcess:
-    """The real watch service as a child process."""
+    """The real watch service as a child process.
 
-    def __init__(self, config: Path, **environment: str) -> None:
+    Args:
+        config: node.toml.
+        program: run instead of `picket`.
+    """
+
+    def __init__(self, config: Path, *, program: Path | None = None) -> None:
+        picket = ["-m", "appliance"] if program is None else [str(program)]
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "appliance", "run", "watch", "--config", str(config)],
+            [sys.executable, *picket, "run", "watch", "--config", str(config)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PICKET_LOG": "INFO"} | environment,
+            env=os.environ | {"PICKET_LOG": "INFO"},
         )
 
     def __enter__(self) -> Self:
