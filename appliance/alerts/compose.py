@@ -1,7 +1,7 @@
 """A sighting becomes the tuple that leaves the node. Pure; the only place where one is made.
 
 What is on the wire is checked here, by encoding the tuple and reading it back as the controller
-will: an alert that no controller can read would block the outbox behind it for ever.
+will: once it is sealed nobody on the way could tell that no controller can read it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def compose(
     frame_size: tuple[int, int],
     utc_ns: int | None,
 ) -> Alert:
-    """The alert of a sighting, not yet numbered (sequence 0: the outbox numbers it).
+    """The alert of a sighting, not yet numbered: sequence 0, which alerts/seal.py refuses.
 
     Args:
         sighting: its track's box is in pixels of the frame.

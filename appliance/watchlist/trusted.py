@@ -30,7 +30,13 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from appliance.errors import DigestError, ExpiredError, WatchlistError
+from appliance.errors import (
+    DigestError,
+    ExpiredError,
+    OversizedListError,
+    SecretMemoryError,
+    WatchlistError,
+)
 from appliance.watchlist.admission import Accepted, Admission, Admitted, Model
 from appliance.watchlist.bundle import WHOLE
 from appliance.watchlist.grant import GrantKey
@@ -48,6 +54,7 @@ _NONCE_BYTES = 16
 NONCE_S = 120.0
 """How old a poll may be when it is answered: parked for 60 s at most, and as long under way."""
 MEMORY_MAX_BYTES = 512 * 2**20
+FLOORS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +161,16 @@ class TrustedWatchlist:
             return {list_id: known.version for list_id, known in self._accepted.items()}
 
     def raise_floors(self, floors: Iterable[tuple[str, int]]) -> None:
-        """Take in what the link service remembers of earlier boots; never lowers one."""
+        """Take in what the link service remembers of earlier boots; never lowers one.
+
+        A link service that lies can keep lists out, which it can do anyhow, and let none in. At
+        most FLOORS_MAX lists are remembered, so that it cannot fill the memory either.
+        """
         with self._lock:
             for list_id, version in floors:
                 known = self._accepted.get(list_id)
+                if known is None and len(self._accepted) >= FLOORS_MAX:
+                    continue
                 if known is None or known.version < version:
                     self._accepted[list_id] = Accepted(version)
 
@@ -177,25 +190,16 @@ class TrustedWatchlist:
 
         Raises:
             WatchlistError: the first check that failed, by its subclass; nothing has changed.
-            SecretMemoryError: the list does not fit into memory.
         """
         with self._lock:
             self.tick(now_ns=now_ns)
             nonce = self._take_nonce(now_ns)
             if not offer.head:
                 return self._obey(self._admission.order(offer, nonce=nonce))
-            admitted = self._admission.list(
-                offer,
-                nonce=nonce,
-                accepted=self._accepted,
-                utc_ms=self._utc_ms(now_ns),
-                grant_key=self._grant_key,
-                allocate=self._allocate,
-            )
             try:
-                return self._admit(admitted, offer.digests, now_ns)
-            finally:
-                admitted.content_key.wipe()
+                return self._consider(offer, nonce, now_ns)
+            except SecretMemoryError as e:
+                raise OversizedListError(f"the list does not fit here: {e}") from e
 
     def piece(self, index: int, sealed: bytes, *, now_ns: int) -> bool:
         """One fetched piece.
@@ -251,6 +255,20 @@ class TrustedWatchlist:
             self._drop_pending()
             self._drop_current()
             self._grant_key = GrantKey()
+
+    def _consider(self, offer: Offer, nonce: bytes | None, now_ns: int) -> Wanted:
+        admitted = self._admission.list(
+            offer,
+            nonce=nonce,
+            accepted=self._accepted,
+            utc_ms=self._utc_ms(now_ns),
+            grant_key=self._grant_key,
+            allocate=self._allocate,
+        )
+        try:
+            return self._admit(admitted, offer.digests, now_ns)
+        finally:
+            admitted.content_key.wipe()
 
     def _take_nonce(self, now_ns: int) -> bytes | None:
         poll, self._poll = self._poll, None

@@ -409,6 +409,18 @@ def test_rollback_across_a_reboot_is_refused_by_the_floor_that_the_link_kept(nod
     assert rebooted.door.in_use == ("wanted", 3)
 
 
+def test_floors_of_a_link_service_that_lies_shut_the_door_and_fill_no_memory(
+    node: Node,
+) -> None:
+    node.take(LIST)
+    node.door.raise_floors((f"list-{i}", 9) for i in range(10_000))
+    assert len(node.door.floors) == 1024
+    node.door.raise_floors([("wanted", 2**62)])
+    node.poll()
+    with pytest.raises(RollbackError):
+        node.offer(answered(node, made(version=4)))
+
+
 def test_rollback_with_the_floor_lost_needs_a_stamp_that_nobody_gives() -> None:
     # Whoever holds the link can offer the old list, but the stamp names the current one.
     node = Node(boot=b"c" * 16)
@@ -952,7 +964,7 @@ def test_without_memory_for_it_nothing_of_a_list_stays() -> None:
         return honest(nbytes)
 
     node.door._allocate = scarce
-    with pytest.raises(SecretMemoryError):
+    with pytest.raises(OversizedListError, match="does not fit here: full"):
         node.offer(offer)
     assert len(node.memories) == 3
     assert all(memory.wiped for memory in node.memories)
