@@ -26,7 +26,7 @@ from typing import BinaryIO, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from appliance.errors import DigestError, GrantError, ListFormatError
+from appliance.errors import DigestError, GrantError, ListFormatError, WatchlistError
 from appliance.watchlist.build import Facts, Progress, Templates, build, layout_of
 from appliance.watchlist.bundle import Header, key_commitment, parse_head, parse_header, sign
 from appliance.watchlist.grant import CONTENT_KEY_BYTES
@@ -113,8 +113,11 @@ class BundleFile:
         self.head = room[:head_bytes]
         if head_bytes > HEAD_MAX_BYTES or any(room[head_bytes:]):
             raise ListFormatError(f"{self._path}: its head is damaged")
-        self.header: Header = parse_header(parse_head(self.head).header)
-        self._layout = Layout(self.header)
+        try:
+            self.header: Header = parse_header(parse_head(self.head).header)
+            self._layout = Layout(self.header)
+        except WatchlistError as e:
+            raise ListFormatError(f"{self._path}: {e}") from e
         if (
             self.header.pieces != self._layout.pieces
             or digest_bytes != DIGEST_BYTES * self._layout.pieces
@@ -174,8 +177,13 @@ def create(
     _replace(path, write)
 
 
-def sign_file(path: Path, authority: Ed25519PrivateKey) -> int:
+def sign_file(path: Path, authority: Ed25519PrivateKey, *, progress: Progress | None = None) -> int:
     """Add an authority's signature to a list; every piece is checked against its digest before.
+
+    Args:
+        path: of LIST.bundle; replaced.
+        authority: whose signature.
+        progress: told after each piece that was checked.
 
     Returns:
         How many have signed it now.
@@ -185,7 +193,7 @@ def sign_file(path: Path, authority: Ed25519PrivateKey) -> int:
         OSError: the file cannot be written.
     """
     with BundleFile(path) as bundle:
-        bundle.verify()
+        bundle.verify(progress)
         head = sign(bundle.head, authority)
         digests = bundle.digests
 

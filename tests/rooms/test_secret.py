@@ -225,3 +225,19 @@ def test_open_templates_lie_in_secret_memory_alone_and_after_a_wipe_nowhere(kind
     # memfd_secret cannot, not even by root.
     rows = {MLOCK: 2, MEMFD_SECRET: 0}[kind]
     assert while_open == {"float16": 0, "float32": rows, "key": 0}
+
+
+def test_wiped_memory_goes_back_to_the_kernel_with_its_last_view() -> None:
+    if not to_be_had(MEMFD_SECRET):
+        pytest.skip("memfd_secret is not to be had here")
+
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("secretmem")
+
+    before = mapped()
+    secret = SecretBuffer(5000, kinds=(MEMFD_SECRET,))
+    array = np.frombuffer(secret.view, np.uint8)
+    secret.wipe()
+    assert mapped() == before + 1
+    del array
+    assert mapped() == before
