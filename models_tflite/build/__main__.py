@@ -3,6 +3,7 @@
 python models_tflite/build            compare; exit status 1 if anything differs
 python models_tflite/build --write    make the committed files anew
 python models_tflite/build --calibrate    make build/calibration/*.json anew, then as --write
+python models_tflite/build --vendor DIR   write what Hailo's compiler takes, see README.md
 
 Models are compared bit for bit. The stored calibration is made again from the photographs and
 must agree within CALIBRATION_TOLERANCE; goldens must be answered within the manifest's cosine.
@@ -20,6 +21,7 @@ import goldens
 import pictures
 import recipes
 import sources
+import vendor
 from recipes import CENTERFACE, MOBILEFACENET, Calibrated
 
 CALIBRATION_TOLERANCE = 0.02
@@ -61,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make models", description="Rebuild and compare.")
     parser.add_argument("--write", action="store_true", help="write the files anew")
     parser.add_argument("--calibrate", action="store_true", help="and their calibration")
+    parser.add_argument("--vendor", type=Path, metavar="DIR", help="write Hailo's inputs")
     options = parser.parse_args()
     try:
         for package in (sources.MOBILEFACENET, sources.CENTERFACE):
@@ -68,6 +71,9 @@ def main() -> int:
     except sources.SourceError as e:
         print(f"make models: error: {e}", file=sys.stderr)
         return 2
+    if options.vendor:
+        vendor.write(options.vendor)
+        return 0
     prover = Prover(recipes.FOLDER, write=options.write or options.calibrate)
     _calibration(prover, anew=options.calibrate)
     built = _build()
@@ -89,19 +95,20 @@ def _calibration(prover: Prover, *, anew: bool) -> None:
             images = recipes.faces(
                 recipes.int8(CENTERFACE, recipes.stored(CENTERFACE), recipes.FACE_FINDER)
             )
-        found = recipes.measured(network, images)
         name = f"build/calibration/{network.key}.json"
         if anew:
+            found = recipes.measured(network, images, None)
             prover.file(name, recipes.as_json(found).encode())
         else:
-            furthest = _furthest(recipes.stored(network), found)
+            kept = recipes.stored(network)
+            furthest = _furthest(kept, recipes.measured(network, images, kept))
             good = furthest <= CALIBRATION_TOLERANCE
             prover.say(good, name, f"ranges made again differ by {furthest:.4f} of their width")
 
 
 def _furthest(kept: Calibrated, found: Calibrated) -> float:
     """The largest difference of a range's end, in widths of that range."""
-    if kept.ranges.keys() != found.ranges.keys() or kept.steps.keys() != found.steps.keys():
+    if kept.ranges.keys() != found.ranges.keys():
         return float("inf")
     return max(
         max(abs(low - found.ranges[name][0]), abs(high - found.ranges[name][1])) / (high - low)
@@ -129,8 +136,8 @@ def _goldens(prover: Prover, built: dict[str, bytes], *, anew: bool) -> None:
                 finder = built[recipes.detector_name(recipes.FACE_FINDER)]
                 images = goldens.stored_faces(recipes.faces(finder))
             else:
-                size = model.spec.input.shape[1:3]
-                images = goldens.portraits(photos, size, entry.golden_count)
+                _, height, width, _ = model.spec.input.shape
+                images = goldens.portraits(photos, (height, width), entry.golden_count)
             prover.file(entries.golden_of(name), goldens.golden(model, images))
         else:
             kept = (recipes.FOLDER / entries.golden_of(name)).read_bytes()

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-
-from graph import Conv, Graph, Layer, Pad, Weights
+from graph import Conv, Graph, Layer, Pad, Weights, sources
 
 
 def flip(graph: Graph) -> Graph:
@@ -113,16 +112,10 @@ def _scale_inputs(graph: Graph, factors: Mapping[str, Weights]) -> Graph:
         elif isinstance(layer, Conv) and factor is not None:
             shape = (1, 1, -1, 1)
             layer = replace(layer, weights=layer.weights * factor.reshape(shape))  # noqa: PLW2901
-        elif any(name in behind and np.any(behind[name] != 1.0) for name in _sources(layer)):
+        elif any(np.any(behind.get(name, 1.0) != 1.0) for name in sources(layer)):
             raise ValueError(f"{layer.name} reads a scaled tensor and is no convolution")
         layers.append(layer)
     return replace(graph, layers=tuple(layers))
-
-
-def _sources(layer: Layer) -> tuple[str, ...]:
-    from graph import sources
-
-    return sources(layer) if not isinstance(layer, Conv | Pad) else ()
 
 
 def _per_output(layer: Conv, factor: Weights) -> Weights:

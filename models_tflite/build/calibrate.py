@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
 from algebra import equalisable
 from graph import INPUT, Add, Conv, Deconv, Graph
 from writer import Ranges, before_prelu, correction, write

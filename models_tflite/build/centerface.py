@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
-
 from graph import INPUT, Add, Conv, Deconv, Graph, Layer, Pad, Sigmoid, Weights
+from onnx import numpy_helper
 
 SIZE_MULTIPLE = 32
 OUTPUTS = ("537", "538", "539", "540")
@@ -109,7 +108,9 @@ class _Reader:
     def _fold_norm(self, node: Any) -> None:  # noqa: ANN401 - onnx has no types
         last = self._last(node)
         if not isinstance(last, Deconv):
-            raise ValueError(f"a batch norm follows {last.name}, which is no transposed convolution")
+            raise ValueError(  # noqa: TRY004 - the file is wrong, not a type
+                f"a batch norm follows {last.name}, which is no transposed convolution"
+            )
         gain, shift, mean, variance = (self._constants[name] for name in node.input[1:])
         epsilon = next(a.f for a in node.attribute if a.name == "epsilon")
         factor = gain / np.sqrt(variance + epsilon)
@@ -121,4 +122,6 @@ class _Reader:
         if isinstance(last, Conv):
             self.layers[-1] = replace(last, relu=True)
         elif not isinstance(last, Deconv):
-            raise ValueError(f"a ReLU follows {last.name}, which is no convolution")
+            raise ValueError(  # noqa: TRY004 - the file is wrong, not a type
+                f"a ReLU follows {last.name}, which is no convolution"
+            )

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 import recipes
-from appliance.types import ModelSpec, TensorSpec
+import tomli_w
 from recipes import CENTERFACE, MOBILEFACENET, Network
+
+from appliance.types import ModelSpec, TensorSpec
 
 _HEADER = """\
 # Written by `make -C models_tflite write` (build/entries.py); do not edit by hand.

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 import pictures
+from runtime import Model
+
 from appliance.types import Image, Tensor
 from appliance.vision.letterbox import Letterbox
 from appliance.vision.quantise import quantise
-from runtime import Model
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _SCENES = (("obama3", "astronaut"), ("grace_hopper", "biden"), ("obama", "obama2"))

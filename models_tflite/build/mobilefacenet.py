@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from graph import INPUT, Add, Conv, Flatten, Graph, Layer, Weights
 
 SIDE = 112
@@ -41,11 +40,14 @@ def load(folder: Path) -> Graph:
     skips = 0
     for node in convolutions:
         conv = _convolution(node, weights, last, number=len(layers))
-        if node["name"].endswith("/Conv/BatchNorm/FusedBatchNorm") and "InvResBlock" in node["name"]:
+        if (
+            node["name"].endswith("/Conv/BatchNorm/FusedBatchNorm")
+            and "InvResBlock" in node["name"]
+        ):
             entry = last
         layers.append(conv)
         last = conv.name
-        if "/Conv_1/" in node["name"] and _may_skip(layers, entry, conv):
+        if "/Conv_1/" in node["name"] and _may_skip(layers, conv):
             layers.append(Add(f"{conv.name}_skip", (entry, last)))
             last = layers[-1].name
             skips += 1
@@ -88,7 +90,7 @@ def _convolution(node: dict[str, Any], weights: dict[str, Weights], last: str, n
     )
 
 
-def _may_skip(layers: list[Layer], entry: str, project: Conv) -> bool:
+def _may_skip(layers: list[Layer], project: Conv) -> bool:
     """Whether a block's input has the shape of its output."""
     block = [x for x in layers if isinstance(x, Conv)][-3:]
     return all(conv.stride == 1 for conv in block) and block[0].weights.shape[2] == project.width

@@ -26,6 +26,10 @@ PHOTOS = (
     "obama_partial_face2",
 )
 
+_HALF = 0.5
+_BLURRED, _BLURRED_OR_COARSE = 0.3, 0.5
+"""Parts of the pictures."""
+
 _Detect = Callable[[Image], list[Face]]
 
 
@@ -54,7 +58,7 @@ def collages(photos: list[Image], size: tuple[int, int], count: int, seed: int) 
         seed: of the generator.
     """
     rng = np.random.default_rng(seed)
-    height, width = size
+    height, _ = size
     for _ in range(count):
         canvas = _background(photos, size, rng)
         for _ in range(int(rng.integers(1, 6))):
@@ -62,7 +66,9 @@ def collages(photos: list[Image], size: tuple[int, int], count: int, seed: int) 
             # Faces are a fifth to a tenth of a photograph's height: 12 to 200 px of 384.
             tall = int(height * 2.0 ** rng.uniform(-2.0, 1.3))
             wide = max(8, round(person.shape[1] * tall / person.shape[0]))
-            person = cv2.resize(person, (wide, tall), interpolation=cv2.INTER_AREA)
+            person = np.asarray(
+                cv2.resize(person, (wide, tall), interpolation=cv2.INTER_AREA), np.uint8
+            )
             _paste(canvas, person, rng)
         yield _relit(canvas, rng)
 
@@ -89,7 +95,7 @@ def faces(photos: list[Image], detect: _Detect, count: int, seed: int) -> Iterat
 def _background(photos: list[Image], size: tuple[int, int], rng: np.random.Generator) -> Image:
     """A part of a photograph, much enlarged, or one colour with grain."""
     height, width = size
-    if rng.random() < 0.5:
+    if rng.random() < _HALF:
         colour = rng.integers(0, 256, 3)
         grain = rng.normal(0.0, rng.uniform(0.0, 25.0), (height, width, 3))
         return np.clip(colour + grain, 0, 255).astype(np.uint8)
@@ -103,13 +109,13 @@ def _background(photos: list[Image], size: tuple[int, int], rng: np.random.Gener
 
 def _changed(image: Image, rng: np.random.Generator) -> Image:
     """Maybe mirrored, then relit, then maybe out of focus or coarse."""
-    if rng.random() < 0.5:
+    if rng.random() < _HALF:
         image = image[:, ::-1]
-    image = _relit(image, rng)
+    image = _relit(np.ascontiguousarray(image), rng)
     blur = rng.random()
-    if blur < 0.3:
+    if blur < _BLURRED:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2.5)).astype(np.uint8)
-    elif blur < 0.5:
+    elif blur < _BLURRED_OR_COARSE:
         height, width = image.shape[:2]
         factor = rng.uniform(1.5, 4.0)
         small = (max(1, int(width / factor)), max(1, int(height / factor)))

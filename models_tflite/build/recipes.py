@@ -7,25 +7,23 @@ written here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 import algebra
 import calibrate
 import centerface
 import mobilefacenet
+import numpy as np
 import pictures
-from appliance.types import Image
-from appliance.vision.detector import FaceDetector
 from graph import Graph
 from runtime import Model
 from tflite_file import Quantisation
 from writer import Ranges, write
+
+from appliance.types import Image
+from appliance.vision.detector import FaceDetector
 
 BUILD = Path(__file__).parent
 FOLDER = BUILD.parent
@@ -83,22 +81,26 @@ def base(network: Network) -> Graph:
     return algebra.merge(algebra.flip(mobilefacenet.load(SOURCES)))
 
 
-def measured(network: Network, pictures_: list[Image]) -> Calibrated:
+def measured(network: Network, images: list[Image], known: Calibrated | None) -> Calibrated:
     """Calibrate on pictures of the network's calibration size.
 
     Args:
         network: CENTERFACE or MOBILEFACENET.
-        pictures_: (h, w, 3) uint8 each.
+        images: (h, w, 3) uint8 each.
+        known: keep its steps and measure the ranges only: a step is a rounded number, and one
+            that another machine rounds the other way would move a whole range.
     """
     graph = base(network)
-
-    def inputs() -> Iterator[npt.NDArray[np.float32]]:
-        for picture in pictures_:
-            yield (((picture - network.pixel_mean) / network.pixel_std)[None]).astype(np.float32)
-
-    steps = calibrate.steps(graph, calibrate.reach(graph, inputs()), network.share)
+    tensors = [
+        ((image - network.pixel_mean) / network.pixel_std)[None].astype(np.float32)
+        for image in images
+    ]
+    if known is None:
+        steps = calibrate.steps(graph, calibrate.reach(graph, tensors), network.share)
+    else:
+        steps = known.steps
     equalised = algebra.equalise(graph, calibrate.factors(steps))
-    return Calibrated(steps, calibrate.ranges(calibrate.reach(equalised, inputs())))
+    return Calibrated(steps, calibrate.ranges(calibrate.reach(equalised, tensors)))
 
 
 def stored(network: Network) -> Calibrated:
@@ -134,10 +136,13 @@ def int8(network: Network, calibrated: Calibrated, size: tuple[int, int] | None 
     )
 
 
-def float32(network: Network, size: tuple[int, int] | None = None) -> bytes:
-    """The same network unquantised, for comparison."""
+def float32(
+    network: Network, size: tuple[int, int] | None = None, *, plain_prelu: bool = False
+) -> bytes:
+    """The same network unquantised: for comparing, and for compilers that quantise themselves."""
     graph = base(network)
-    return write(replace(graph, size=size or graph.size), network.key)
+    graph = replace(graph, size=size or graph.size)
+    return write(graph, network.key, plain_prelu=plain_prelu)
 
 
 def detector_name(size: tuple[int, int]) -> str:
@@ -167,7 +172,8 @@ def faces(detector: bytes, count: int = _FACES, seed: int = _FACE_SEED) -> list[
 
     Args:
         detector: the int8 detector of FACE_FINDER's size.
-        count, seed: of the pictures.
+        count: how many.
+        seed: of the generator.
     """
     finds = FaceDetector(model(CENTERFACE, detector), min_score=0.5, max_faces=1)
     photos = pictures.photographs(PHOTOS)

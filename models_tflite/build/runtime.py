@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from appliance.types import ModelSpec, Tensor, TensorSpec
+from appliance.vision.quantise import dequantise
 
 
 class Model:
@@ -43,6 +44,38 @@ class Model:
         self._interpreter.set_tensor(self._input["index"], tensor)
         self._interpreter.invoke()
         return tuple(self._interpreter.get_tensor(detail["index"]) for detail in self._outputs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing to let go of."""
+
+
+class Unquantised:
+    """A float32 network behind the input and outputs of its int8 twin, for comparing the two.
+
+    Args:
+        inside: float32.
+        outside: the int8 twin's description.
+    """
+
+    def __init__(self, inside: Model, outside: ModelSpec) -> None:
+        self._inside = inside
+        self.spec = outside
+
+    def run(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """See interfaces.Accelerator."""
+        outputs = self._inside.run(dequantise(tensor, self.spec.input))
+        return tuple(
+            np.clip(np.rint(output / spec.scale + spec.zero_point), -128, 127).astype(np.int8)
+            for output, spec in zip(outputs, self.spec.outputs, strict=True)
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -38,7 +38,7 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]  # generated code has no ty
     """The generated class forgets the schema's alignment of 16 bytes."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 - overrides
-        data = bytes() if self.data is None else self.data.tobytes()
+        data = b"" if self.data is None else self.data.tobytes()
         if not data:
             schema.BufferStart(builder)
             return int(schema.BufferEnd(builder))
@@ -96,14 +96,20 @@ class TfliteFile:
         return len(self._tensors) - 1
 
     def operator(
-        self, kind: str, version: int, inputs: Sequence[int], output: int, options: Any = None  # noqa: ANN401 - generated classes
+        self,
+        kind: str,
+        version: int,
+        inputs: Sequence[int],
+        output: int,
+        options: Any = None,  # noqa: ANN401 - generated classes
     ) -> None:
         """Append an operator.
 
         Args:
             kind: of schema.BuiltinOperator.
             version: least runtime semantics that it needs.
-            inputs, output: tensor indices.
+            inputs: tensor indices.
+            output: a tensor index.
             options: of schema, its name says the union member.
         """
         code = getattr(schema.BuiltinOperator, kind)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
-
 from graph import INPUT, Add, Conv, Deconv, Flatten, Graph, Layer, Pad, Sigmoid, Weights
 from tflite_file import Quantisation, TfliteFile
 
@@ -51,6 +50,7 @@ def write(
     *,
     ranges: Ranges | None = None,
     input_quantisation: Quantisation | None = None,
+    plain_prelu: bool = False,
 ) -> bytes:
     """The file.
 
@@ -59,8 +59,9 @@ def write(
         title: of the graph in the file.
         ranges: of every activation for int8; None writes float32.
         input_quantisation: of the picture, with ranges.
+        plain_prelu: in float32, write PReLUs as the operator of that name.
     """
-    return _Writer(graph, title, ranges, input_quantisation).write()
+    return _Writer(graph, title, ranges, input_quantisation, plain_prelu=plain_prelu).write()
 
 
 class _Writer:
@@ -70,8 +71,10 @@ class _Writer:
         title: str,
         ranges: Ranges | None,
         input_quantisation: Quantisation | None,
+        *,
+        plain_prelu: bool,
     ) -> None:
-        self._graph, self._ranges = graph, ranges
+        self._graph, self._ranges, self._plain = graph, ranges, plain_prelu
         self._input_quantisation = input_quantisation
         self._file = TfliteFile(title)
         self._tensors: dict[str, _Tensor] = {}
@@ -128,7 +131,12 @@ class _Writer:
         return self._tensors[name]
 
     def _operate(
-        self, kind: str, version_int8: int, inputs: tuple[int, ...], out: _Tensor, options: Any = None  # noqa: ANN401 - generated classes
+        self,
+        kind: str,
+        version_int8: int,
+        inputs: tuple[int, ...],
+        out: _Tensor,
+        options: Any = None,  # noqa: ANN401 - generated classes
     ) -> None:
         self._file.operator(kind, version_int8 if self._int8 else 1, inputs, out.index, options)
 
@@ -157,13 +165,15 @@ class _Writer:
         if layer.relu:
             options.fusedActivationFunction = schema.ActivationFunctionType.RELU
         inputs = (source.index, *self._parameters(layer.name, kernel, layer.bias, source, axis))
-        self._operate("DEPTHWISE_CONV_2D" if layer.depthwise else "CONV_2D", 3, inputs, out, options)
+        self._operate(
+            "DEPTHWISE_CONV_2D" if layer.depthwise else "CONV_2D", 3, inputs, out, options
+        )
         if layer.slopes is not None:
             self._prelu(layer.name, out, layer.slopes)
 
     def _prelu(self, name: str, z: _Tensor, slopes: Weights) -> None:
-        """z + RELU((slope - 1) * z): PReLU exactly, for slopes of at most 1."""
-        if slopes.max() > 1.0:
+        """PReLU as z + RELU((slope - 1) * z): exactly that, for slopes of at most 1."""
+        if self._plain or slopes.max() > 1.0:
             self._plain_prelu(name, z, slopes)
             return
         factor = self._factors(f"{name}/slopes", slopes - 1.0)
@@ -174,7 +184,7 @@ class _Writer:
         self._add(name, z, below)
 
     def _plain_prelu(self, name: str, z: _Tensor, slopes: Weights) -> None:
-        """The operator of that name: for comparing networks in float32 only."""
+        """The operator of that name, in float32 only: int8 has no fast path for it."""
         if self._int8:
             raise ValueError(f"{name}: a slope of {slopes.max()}, int8 takes at most 1")
         alpha = self._factors(f"{name}/slopes", slopes.reshape(1, 1, -1))
@@ -222,7 +232,9 @@ class _Writer:
 
     def _pad(self, layer: Pad) -> None:
         source = self._tensors[layer.source]
-        around = np.array([[0, 0], [layer.before, layer.after], [layer.before, layer.after], [0, 0]])
+        around = np.array(
+            [[0, 0], [layer.before, layer.after], [layer.before, layer.after], [0, 0]]
+        )
         shape = tuple(int(n) for n in np.array(source.shape) + around.sum(axis=1))
         out = self._declare(layer.name, shape, source.quantisation)
         inputs = (source.index, self._ints(f"{layer.name}/around", around))
