@@ -59,6 +59,11 @@ class Tally:
         with self._lock:
             return dict(self._counts)
 
+    def forget(self) -> None:
+        """Tell every reason again; the counts stay."""
+        with self._lock:
+            self._told_s.clear()
+
     def add(self, kind: bytes, text: bytes) -> None:
         """One line of NNG's."""
         what = _HEARD.get(kind)

@@ -9,7 +9,8 @@ What pynng 0.9.0 needs besides what listener.py has, measured like that:
 - A pipe whose callback raises is accepted: ours is wrapped, and closes the pipe instead; and a
   question from a pipe that no callback has let in is dropped, not delivered (D5).
 - A connection that broke at the wrong moment keeps its pipe and its file for ever: pipes that
-  have asked nothing for long are closed, and a name has only so many pipes (D3).
+  have asked nothing for long are closed, and a name has only so many pipes (D3). Of some NNG keeps
+  the file even then: to listener.py they are strangers, and are shed like those.
 """
 
 from __future__ import annotations

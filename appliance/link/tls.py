@@ -18,6 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
+
 from appliance.errors import LinkError
 
 
@@ -117,8 +121,7 @@ def _config(
 ) -> Any:  # noqa: ANN401 - pynng has no types
     import pynng
 
-    if (tls.certificate is None) != (tls.key is None):
-        raise LinkError("TLS: a certificate and its key go together")
+    _go_together(tls.certificate, tls.key)
     config = pynng.TLSConfig(mode)
     try:
         config.set_auth_mode(auth_mode)
@@ -138,3 +141,18 @@ def _config(
     except pynng.NNGException as e:
         raise LinkError(f"TLS: the certificates cannot be used: {e}") from e
     return config
+
+
+def _go_together(certificate: bytes | None, key: bytes | None) -> None:
+    """Mbed TLS takes a key that is not its certificate's, and fails at every handshake."""
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise LinkError("TLS: a certificate and its key go together")
+    try:
+        private = load_pem_private_key(key, password=None)
+        public = load_pem_x509_certificate(certificate).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+        raise LinkError(f"TLS: the certificate or its key cannot be read: {e}") from e
+    if private.public_key() != public:
+        raise LinkError("TLS: the key is not the certificate's")
