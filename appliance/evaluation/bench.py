@@ -1,0 +1,386 @@
+"""`make bench`: how fast the path of a frame is, and how much memory it needs, on this machine.
+
+ 1. each model alone
+ 2. `Watch.step` for frames of 1280 x 720 with 0, 1, 4 and 16 faces, every face embedded in every
+    frame: the worst case; and what is left of it when tracks are decided after five embeddings
+ 3. small faces: how many are found, by the size of the detector's input
+ 4. search through lists, beside the time to read them from memory once
+ 5. memory of the process after 1 and 2, before any long list
+
+All in one run, so that ratios compare like with like. Times are wall clock, medians; on a shared
+machine the ratios are worth more than the milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from appliance.accelerator.tflite import TfliteAccelerator
+from appliance.alerts.policy import Policy
+from appliance.evaluation.frames import walk
+from appliance.evaluation.models import Loaded, load
+from appliance.interfaces import Accelerator
+from appliance.services.watch import Watch
+from appliance.system.clock import SystemClock
+from appliance.system.erasure import Ledger
+from appliance.system.memory import peak_rss_bytes
+from appliance.tracking.tracker import Tracker
+from appliance.types import FalseMatch, Frame, ModelSpec, Sighting, Tensor
+from appliance.vision.detector import FaceDetector
+from appliance.vision.embedder import FaceEmbedder
+from appliance.vision.quality import QualityGate
+from appliance.watchlist.match import Watchlist, watchlist_of
+
+FACES = (0, 1, 4, 16)
+LISTS = (1_000, 10_000, 100_000, 1_000_000)
+SMALL_PX = (20, 28, 40, 56)
+DETECTORS = ("centerface-320x192", "centerface-640x384", "centerface-1280x736")
+TARGET_RATIO = 1.15
+TARGET_RSS_MIB = 300
+
+_FRAME_NS = 66_666_667
+_DIM = 192
+_TABLE = FalseMatch((-1.0, 0.5), (1.0, 1e-4), 0.5, 1e-4, 40.0, 1000, 10**7, "only for timing")
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """One model alone, per run, in milliseconds."""
+
+    model: str
+    median_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`Watch.step` with so many faces in the frame.
+
+    Attributes:
+        found: tracks that were open, in the median.
+        ratio: of the step's time to the time inside its model invokes; median of the steps.
+        decided_ms: the same frames once every track is decided: detection and tracking only.
+    """
+
+    faces: int
+    found: int
+    median_ms: float
+    p99_ms: float
+    ratio: float
+    invokes_ms: float
+    decided_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """Small faces found, as a fraction, by the width of the face in a frame of 1280 x 720."""
+
+    detector: str
+    ms: float
+    found: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One probe against a list."""
+
+    templates: int
+    median_ms: float
+    per_s: float
+    read_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Everything that was measured, and where."""
+
+    machine: str
+    cores: int
+    threads: int
+    invokes: tuple[Invoke, ...]
+    steps: tuple[Step, ...]
+    small: tuple[Small, ...]
+    searches: tuple[Search, ...]
+    peak_rss_mib: float
+
+
+class Stopwatch:
+    """An accelerator that adds up the time spent in it."""
+
+    def __init__(self, device: TfliteAccelerator) -> None:
+        self._device, self.spent_s = device, 0.0
+
+    @property
+    def spec(self) -> ModelSpec:
+        """See interfaces.Accelerator."""
+        return self._device.spec
+
+    def run(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """See interfaces.Accelerator."""
+        began = time.perf_counter()
+        try:
+            return self._device.run(tensor)
+        finally:
+            self.spent_s += time.perf_counter() - began
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whoever made the device closes it."""
+
+
+class _Plain:
+    """Memory for lists that are random numbers."""
+
+    def __init__(self, size: int) -> None:
+        self.view = memoryview(bytearray(size))
+
+    def wipe(self) -> None:
+        """Nothing in it is anybody's."""
+
+
+def bench(*, out: Path | None, rounds: int) -> Result:
+    """Measure, print a table and write JSON.
+
+    Args:
+        out: of the JSON; None writes none.
+        rounds: timed repetitions of each step.
+
+    Raises:
+        ModelError: no models.
+    """
+    console = Console()
+    with load() as models:
+        console.print("models …", highlight=False)
+        invokes = (_invoke(models.detector_device, rounds), _invoke(models.embedder_device, rounds))
+        steps = tuple(_step(models, faces, rounds) for faces in FACES)
+    rss = peak_rss_bytes() / 2**20
+    console.print("small faces …", highlight=False)
+    small = tuple(_small(name) for name in DETECTORS)
+    console.print("lists …", highlight=False)
+    searches = tuple(_search(templates, rounds) for templates in LISTS)
+    result = Result(
+        machine=_machine(),
+        cores=os.cpu_count() or 0,
+        threads=2,
+        invokes=invokes,
+        steps=steps,
+        small=small,
+        searches=searches,
+        peak_rss_mib=rss,
+    )
+    for table in tables(result):
+        console.print(table)
+    if out is not None:
+        record = msgspec.to_builtins(asdict(result), str_keys=True)
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    return result
+
+
+def watch_of(models: Loaded, finds: Accelerator, tells: Accelerator, *, embeddings: int) -> Watch:
+    """The node's path of a frame, its models on the given devices, every face embedded when due."""
+    return Watch(
+        detector=FaceDetector(finds, min_score=models.min_score, max_faces=32),
+        embedder=FaceEmbedder(tells),
+        gate=QualityGate(),
+        tracker=Tracker(),
+        policy=Policy(cooldown_s=60.0),
+        ledger=Ledger(),
+        clock=SystemClock(),
+        report=_nobody,
+        embeddings=embeddings,
+        interval_s=0.0,
+        hold_s=1e6,
+    )
+
+
+def random_list(templates: int, *, dim: int = _DIM, seed: int = 1) -> Watchlist:
+    """A list of unit vectors that are nobody's."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((templates, dim), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return watchlist_of(
+        list_id="bench",
+        version=1,
+        deployment="bench",
+        subjects=[f"s{i}" for i in range(templates)],
+        counts=[1] * templates,
+        vectors=vectors,
+        model="bench@000000000000",
+        table=_TABLE,
+        target_fpir=0.01,
+        threshold_floor=0.3,
+        lease_end_ns=2**62,
+        allocate=_Plain,
+    )
+
+
+def tables(result: Result) -> list[Table]:
+    """For a terminal."""
+    models = _table("models, alone", "model", "median ms", "p99 ms")
+    for invoke in result.invokes:
+        models.add_row(invoke.model, f"{invoke.median_ms:.1f}", f"{invoke.p99_ms:.1f}")
+    path = _table(
+        "step, 1280 x 720, every face embedded",
+        *("faces", "found", "median ms", "p99 ms", "frames/s", "÷ invokes", "once decided ms"),
+    )
+    for step in result.steps:
+        path.add_row(
+            f"{step.faces}",
+            f"{step.found}",
+            f"{step.median_ms:.1f}",
+            f"{step.p99_ms:.1f}",
+            f"{1e3 / step.median_ms:.1f}",
+            f"{step.ratio:.3f}",
+            f"{step.decided_ms:.1f}",
+        )
+    widths = [f"{px} px" for px in SMALL_PX]
+    small = _table("faces found, by their width at 1280 x 720", "detector", "ms", *widths)
+    for row in result.small:
+        found = [f"{row.found[px]:.2f}" for px in SMALL_PX]
+        small.add_row(row.detector, f"{row.ms:.1f}", *found)
+    lists = _table(
+        "search, one probe", "templates", "median ms", "per s", "read once ms", "÷ reading"
+    )
+    for search in result.searches:
+        lists.add_row(
+            f"{search.templates:,}",
+            f"{search.median_ms:.3f}",
+            f"{search.per_s:,.0f}",
+            f"{search.read_ms:.3f}",
+            f"{search.median_ms / search.read_ms:.2f}",
+        )
+    memory = _table(f"{result.machine}, {result.cores} cores", "peak memory of models and path")
+    memory.add_row(f"{result.peak_rss_mib:.0f} MiB (target {TARGET_RSS_MIB})")
+    return [models, path, small, lists, memory]
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _timed(call: Callable[[], object], rounds: int) -> list[float]:
+    """Milliseconds of each repetition, after one that does not count."""
+    call()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - began))
+    return times
+
+
+def _invoke(device: TfliteAccelerator, rounds: int) -> Invoke:
+    tensor: Tensor = np.zeros(device.spec.input.shape, device.spec.input.dtype)
+    times = _timed(lambda: device.run(tensor), rounds)
+    return Invoke(device.spec.name, float(np.median(times)), float(np.quantile(times, 0.99)))
+
+
+def _step(models: Loaded, faces: int, rounds: int) -> Step:
+    scene = walk(faces)
+    watchlist = random_list(1000)
+    finds, tells = Stopwatch(models.detector_device), Stopwatch(models.embedder_device)
+    watch = watch_of(models, finds, tells, embeddings=2 * rounds + 2)
+    times, ratios, inside = [], [], []
+    for index in range(rounds + 1):
+        before = finds.spent_s + tells.spent_s
+        began = time.perf_counter()
+        watch.step(_frame(scene.frames, index), watchlist)
+        took = time.perf_counter() - began
+        spent = finds.spent_s + tells.spent_s - before
+        times.append(1e3 * took)
+        inside.append(1e3 * spent)
+        ratios.append(took / spent)
+    found = len(models.detector.detect(scene.frames[0]))
+    return Step(
+        faces=faces,
+        found=found,
+        median_ms=float(np.median(times[1:])),
+        p99_ms=float(np.quantile(times[1:], 0.99)),
+        ratio=float(np.median(ratios[1:])),
+        invokes_ms=float(np.median(inside[1:])),
+        decided_ms=_decided(models, scene.frames, watchlist, rounds),
+    )
+
+
+def _decided(models: Loaded, frames: np.ndarray, watchlist: Watchlist, rounds: int) -> float:
+    """The same path after every track was decided by its first embedding."""
+    watch = watch_of(models, models.detector_device, models.embedder_device, embeddings=1)
+    count = iter(range(10**9))
+    watch.step(_frame(frames, next(count)), watchlist)
+    times = _timed(lambda: watch.step(_frame(frames, next(count)), watchlist), max(5, rounds // 3))
+    return float(np.median(times))
+
+
+def _frame(frames: np.ndarray, index: int) -> Frame:
+    """To and fro, so that nobody jumps."""
+    last = len(frames) - 1
+    at = last - abs(last - index % (2 * last))
+    return Frame(index, (index + 1) * _FRAME_NS, frames[at])
+
+
+def _small(name: str) -> Small:
+    """Faces of known width, sixteen at a time in three scenes; found is an overlap of a third."""
+    found: dict[int, float] = {}
+    with load(detector=name) as models:
+        for width in SMALL_PX:
+            hits = total = 0
+            for seed in (1, 2, 3):
+                scene = walk(16, face_px=float(width), frames=1, seed=seed)
+                boxes = [face.box for face in models.detector.detect(scene.frames[0])]
+                hits += sum(any(overlap(b, t) > 1 / 3 for b in boxes) for t in scene.boxes[0])
+                total += 16
+            found[width] = hits / total
+        frame = walk(4, frames=1).frames[0]
+        times = _timed(lambda: models.detector.detect(frame), 15)
+    return Small(name, float(np.median(times)), found)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes x1 y1 x2 y2."""
+    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
+    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
+
+
+def _search(templates: int, rounds: int) -> Search:
+    watchlist = random_list(templates)
+    probe = np.random.default_rng(2).standard_normal(_DIM, np.float32)
+    probe /= np.linalg.norm(probe)
+    repeat = max(5, min(rounds, 20_000_000 // templates))
+    times = _timed(lambda: watchlist.nearest(probe), repeat)
+    (column,) = watchlist.columns.values()
+    # Reading: the least that can be done with every number, in the widest words.
+    words = column.rows.reshape(-1).view(np.int64)
+    reading = _timed(lambda: np.bitwise_or.reduce(words), repeat)
+    median = float(np.median(times))
+    return Search(templates, median, 1e3 / median, float(np.median(reading)))
+
+
+def _nobody(sighting: Sighting, watchlist: Watchlist) -> None:
+    """Random lists hold nobody; an alert would be a bug of the bench."""
+    raise AssertionError(f"{sighting.match.subject} on {watchlist.list_id}")
+
+
+def _machine() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
