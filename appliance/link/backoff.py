@@ -12,7 +12,7 @@ class Backoff:
     """Waits twice as long after each failure, spread so that a fleet does not knock in step.
 
     A wait is taken in slices (`rest`), because a thread that makes no step for a minute looks
-    hung to the watchdog. Used by one thread.
+    hung to the watchdog. Used by one thread, but for `hurry`.
 
     Args:
         stop: ends a slice at once.
@@ -47,6 +47,10 @@ class Backoff:
         """Leave it alone from now on, for longer than after the last failure."""
         self._until_ns = self._clock.boot_ns() + round(self.next_s() * 1e9)
         self.failures += 1
+
+    def hurry(self) -> None:
+        """End the wait: there is word from the next hop. Any thread."""
+        self._until_ns = 0
 
     def rest(self, slice_s: float = 1.0) -> bool:
         """Wait for what is left of the wait, slice_s at most.

@@ -89,6 +89,7 @@ class Relay:
         pieces: cache of ciphertext.
         floors: highest version of each list that was in use.
         name_of: reads which list an offer is about.
+        answered: told that the controller has answered something.
         heard: told the controller's time, UTC in ms, at each Welcome.
         rss_mib: of this process.
         timeout_s: for the controller's answer; a poll waits its wait_ms longer.
@@ -106,12 +107,14 @@ class Relay:
         pieces: PieceCache,
         floors: Floors,
         name_of: NameOf,
+        answered: Callable[[], None],
         heard: Callable[[int], None],
         rss_mib: Callable[[], float],
         timeout_s: float,
     ) -> None:
         self._node, self._outbox, self._upstream = node, outbox, upstream
         self._pieces, self._floors, self._name_of = pieces, floors, name_of
+        self._answered = answered
         self._heard, self._rss_mib, self._timeout_s = heard, rss_mib, timeout_s
         self._boot = b""
         self.hostile = 0
@@ -230,6 +233,7 @@ class Relay:
         """
         patience_s = timeout_s if self._upstream.connected else UNREACHABLE_S
         answer = decode_answer(self._upstream.request(encode(request), patience_s))
+        self._answered()
         if not isinstance(answer, expected) and not isinstance(answer, Deny):
             raise LinkError(f"a {type(request).__name__} was answered by a {type(answer).__name__}")
         return answer

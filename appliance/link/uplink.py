@@ -12,7 +12,7 @@ import random
 import threading
 import time
 
-from appliance.errors import LinkError
+from appliance.errors import DeniedError, LinkError
 from appliance.interfaces import Clock, Link, Outbox
 from appliance.link.backoff import Backoff
 from appliance.link.question import ask
@@ -56,6 +56,7 @@ class Uplink:
         self._outbox, self._link, self._node = outbox, link, node
         self._timeout_s, self._clock = timeout_s, clock
         self._backoff = Backoff(stop, rng, clock, longest_s=longest_s)
+        self._denied = False
         self.answered_ns: int | None = None
         self.delivered = 0
 
@@ -68,11 +69,20 @@ class Uplink:
         except LinkError as e:
             if self._backoff.failures == 0:
                 log.warning("%d alerts wait: %s", self._outbox.depth, e)
+            self._denied = isinstance(e, DeniedError)
             self._backoff.fail()
         else:
             if self._backoff.failures:
                 log.info("alerts are taken again; %d are left", self._outbox.depth)
             self._backoff.succeed()
+
+    def hurry(self) -> None:
+        """The next hop has answered something: end a wait for it to come back. Any thread.
+
+        A next hop that said no is there already, and is given its time.
+        """
+        if not self._denied:
+            self._backoff.hurry()
 
     def flush(self, timeout_s: float) -> int:
         """Send what is left, for a clean end.

@@ -57,6 +57,9 @@ _WAITING = 8
 """Questions that may wait for a thread; one watch service never has so many."""
 _TURNS = _POLLERS + _RELAYERS + 2
 """Questions to the controller at once: those, the uplink's and the renewal's."""
+_SILENCE_S = 30.0
+"""Without a sign of a controller for so long, the next one, or the same one from scratch: a
+handshake that froze is never given up by itself."""
 _TAKE_S = 0.2
 _CARE_S = 1.0
 _LAST_WORDS_S = 2.0
@@ -99,7 +102,12 @@ class LinkService:
         )
         self._timeout_s = settings.answer_timeout_s
         self._upstream = stack.enter_context(
-            NngLink(*settings.controllers, tls=self._renewal.tls, concurrent=_TURNS)
+            NngLink(
+                *settings.controllers,
+                tls=self._renewal.tls,
+                concurrent=_TURNS,
+                pipeless_s=_SILENCE_S,
+            )
         )
         self._outbox = SqliteOutbox(state / "outbox.db", capacity=settings.outbox)
         stack.callback(self._outbox.close)
@@ -119,6 +127,7 @@ class LinkService:
             pieces=PieceCache(state / "pieces"),
             floors=Floors(state / "floors.json"),
             name_of=_name_of,
+            answered=self._uplink.hurry,
             heard=self._renewal.heard,
             rss_mib=lambda: rss_bytes() / 2**20,
             timeout_s=settings.answer_timeout_s,

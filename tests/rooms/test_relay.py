@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -98,6 +99,7 @@ class Rig:
         self.link = SimulatedLink(self.controller)
         self.outbox = MemoryOutbox(capacity)
         self.heard: list[int] = []
+        self.answers = threading.Semaphore(0)
         self.restart()
 
     def restart(self) -> None:
@@ -109,6 +111,7 @@ class Rig:
             pieces=PieceCache(self.folder / "pieces"),
             floors=self.floors,
             name_of=lambda head: ("red", int(head[-1:])) if head.startswith(b"head") else None,
+            answered=self.answers.release,
             heard=self.heard.append,
             rss_mib=lambda: 17.0,
             timeout_s=1.0,
@@ -153,6 +156,7 @@ def test_without_a_controller_the_watch_is_told_so(rig: Rig, request_: Request) 
     answer = rig.ask(request_)
     assert isinstance(answer, Deny)
     assert answer.reason.startswith("controller unreachable")
+    assert not rig.answers.acquire(blocking=False)
 
 
 def test_the_controllers_no_is_passed_on_word_for_word(rig: Rig) -> None:
@@ -274,6 +278,7 @@ def test_the_version_in_use_becomes_the_floor_and_survives(rig: Rig) -> None:
     rig.ask(a_poll())
     assert rig.ask(HELLO) == Welcome(123, (("red", 7), ("blue", 2)))
     assert rig.heard == [123]
+    assert rig.answers.acquire(blocking=False)
     rig.restart()
     assert rig.ask(HELLO) == Welcome(123, (("red", 7), ("blue", 2)))
 

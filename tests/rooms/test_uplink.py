@@ -150,6 +150,23 @@ def test_during_a_wait_nothing_is_asked_and_a_step_is_short() -> None:
     assert rig.numbers() == [1]
 
 
+def test_word_from_the_next_hop_ends_a_wait_unless_it_said_no() -> None:
+    rig = Rig()
+    rig.put(1)
+    rig.link.up = False
+    rig.step()
+    rig.link.up = True
+    rig.uplink.hurry()
+    rig.answer = Deny("too many reports wait")
+    rig.uplink.step()
+    rig.answer = Ack()
+    rig.uplink.hurry()
+    rig.stop.set()  # so that the slice of the wait is over at once
+    rig.uplink.step()
+    assert rig.numbers() == []
+    assert len(rig.link.arrived) == 1
+
+
 @given(st.lists(st.sampled_from(["put", "step", "lose", "pull", "plug"]), max_size=60))
 def test_everything_put_arrives_whatever_happens_to_the_cable(happenings: list[str]) -> None:
     rig, last = Rig(), 0
