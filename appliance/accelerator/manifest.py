@@ -107,7 +107,8 @@ class Golden:
     """Stored inputs of a model and the outputs that they must give on every device.
 
     Attributes:
-        path: npz with `input` (n, h, w, c) and `output_0` ... (n, ...), all quantised.
+        path: npz with `input` (n, h, w, c) and `output_0` ... (n, ...), all quantised; of maps
+            also `cells` (n, rows, columns) bool, where their values count.
         sha256: of that file, 64 hex digits.
         min_cosine: between the stored output and the device's, at least.
     """

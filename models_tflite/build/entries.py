@@ -58,7 +58,7 @@ ENTRIES = {
     recipes.EMBEDDER: Entry(
         network=MOBILEFACENET,
         golden_count=10,
-        min_cosine=0.99,
+        min_cosine=0.98,
         card="mobilefacenet.md",
         licence=(
             "Apache-2.0 (sirius-ai/MobileFaceNet_TF), MIT (the npm package);"
