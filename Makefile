@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 SANDBOX := build/sandbox
 
@@ -14,8 +15,8 @@ help: ## print this help
 
 setup: $(READY) ## make .venv with the locked dependencies and Picket itself
 
-# The stamp is written last: an interrupted set-up starts again instead of looking finished.
-$(READY): requirements.lock pyproject.toml
+# The stamps are written last: an interrupted set-up starts again instead of looking finished.
+$(LOCKED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "picket: error: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed (make PYTHON=python3.12 …)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
@@ -23,6 +24,9 @@ $(READY): requirements.lock pyproject.toml
 	@echo "setting up $(VENV) (about a minute) …"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(READY): $(LOCKED) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

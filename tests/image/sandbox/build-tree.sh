@@ -7,7 +7,7 @@ tree=$1
 mkdir -p "$(dirname "$tree")"
 rm -rf "$tree.new"
 mmdebstrap --quiet --mode=root --variant=minbase \
-  --include=systemd,systemd-sysv,python3-minimal,libpython3-stdlib \
+  --include=systemd,systemd-sysv,dbus,python3-minimal,libpython3-stdlib \
   --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' trixie "$tree.new"

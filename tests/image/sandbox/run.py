@@ -1,6 +1,6 @@
 """Boots the node's own units in a small Debian, and lets probe.py try what they forbid.
 
-    python tests/image/sandbox/run.py TREE      (make sandbox-test)
+    python3 -m tests.image.sandbox.run TREE      (make sandbox-test)
 
 Enters: a tree made by build-tree.sh. Leaves: a table on standard output, and exit status 0 if the
 kernel refused all that it was to refuse, and nothing else. A control, the same probe and the same
@@ -11,19 +11,16 @@ cannot enforce (DeviceAllow= on some hosts) is not judged here.
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-SYSTEMD = HERE.parents[2] / "systemd"
+from tests.image.sandbox.container import HERE, boot, tail
+
 DONE = "done"
 SERVICES = ("watch", "link", "indicator", "control")
-BOOT_S = 120
 
 DROP_IN = """[Service]
 ExecStart=
@@ -114,49 +111,20 @@ HARMLESS = {f"/dev/{name}" for name in _PSEUDO}
 """Devices that every process may open and that keep nothing."""
 
 
-def boot(tree: Path, out: Path) -> dict[str, Any]:
-    """Run the units in the tree, which stays as it is, until they have all told.
-
-    Returns:
-        What the probe told, by service.
-    """
-    units, results = out / "units", out / "results"
-    results.mkdir()
-    units.mkdir()
-    for source in [*SYSTEMD.glob("picket*.service"), SYSTEMD / "picket.target"]:
-        shutil.copy(source, units)
-    for name, content in UNITS.items():
-        (units / name).parent.mkdir(exist_ok=True)
-        (units / name).write_text(content, encoding="utf-8")
-    (out / "node.toml").write_text("# a configuration\n", encoding="utf-8")
-    bound = {unit: f"/etc/systemd/system/{unit.name}" for unit in units.iterdir()} | {
-        SYSTEMD / "sysusers.conf": "/usr/lib/sysusers.d/picket.conf",
-        SYSTEMD / "tmpfiles.conf": "/usr/lib/tmpfiles.d/picket.conf",
+def probe(tree: Path, out: Path) -> dict[str, Any]:
+    """Run the units in the tree until they have all told what the probe found, by service."""
+    configuration = out / "node.toml"
+    configuration.write_text("# a configuration\n", encoding="utf-8")
+    bound = {
         HERE / "probe.py": "/usr/lib/picket/probe.py",
-        out / "node.toml": "/etc/picket/node.toml",
+        configuration: "/etc/picket/node.toml",
     }
-    command = [
-        "systemd-nspawn", f"--directory={tree}", "--boot", "--volatile=overlay", "--quiet",
-        "--register=no", "--keep-unit", "--private-network", "--capability=CAP_IPC_LOCK",
-        "--system-call-filter=memfd_secret @memlock", "--console=pipe",
-        f"--bind={results}:/results",
-        *(f"--bind-ro={source}:{target}" for source, target in bound.items()),
-        "systemd.unit=sandbox.target",
-    ]  # fmt: skip
-    with (out / "console.txt").open("wb") as console:
-        subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            timeout=BOOT_S,
-            check=False,
-        )
+    results = boot(tree, out, units=UNITS, bound=bound, start="sandbox.target")
     told = {}
     for name in SERVICES:
         path = results / f"{name}.json"
         if not path.exists() or not path.stat().st_size:
-            sys.exit(f"{name} told nothing; see the journal:\n{_tail(results / 'journal.txt')}")
+            sys.exit(f"{name} told nothing; see the journal:\n{tail(results / 'journal.txt')}")
         told[name] = json.loads(path.read_text(encoding="utf-8"))
     return told
 
@@ -201,15 +169,11 @@ def _judge_box(name: str, told: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def _tail(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")[-6000:] if path.exists() else "none"
-
-
 def main() -> int:
     """Boot, judge, tell."""
     tree = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory(prefix="picket-sandbox-") as folder:
-        wrong = judge(boot(tree, Path(folder)))
+        wrong = judge(probe(tree, Path(folder)))
     for line in wrong:
         sys.stderr.write(f"sandbox: {line}\n")
     sys.stdout.write("sandbox: leaks\n" if wrong else "sandbox: holds\n")
