@@ -68,10 +68,12 @@ class Scoreboard:
     Attributes:
         street: the ground truth, None for a source of the user's own.
         appearances: subject reference ("" for strangers) of every walker of the street.
+        covered: whether that walker's face is part-hidden.
     """
 
     street: Street | None
     appearances: tuple[str, ...]
+    covered: tuple[bool, ...] = ()
     arrivals: list[Arrival] = field(default_factory=list)
     health: dict[str, Any] = field(default_factory=dict)
     camera_since_ns: int | None = None
@@ -90,9 +92,33 @@ class Scoreboard:
         return None
 
     @property
-    def found(self) -> int:
+    def walkers_found(self) -> frozenset[int]:
         """Appearances of subjects that raised a correct alert."""
-        return len({a.walker for a in self.arrivals if a.correct})
+        return frozenset(a.walker for a in self.arrivals if a.correct and a.walker is not None)
+
+    @property
+    def found(self) -> int:
+        """How many of them."""
+        return len(self.walkers_found)
+
+    def split(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(found, shown) of the subjects' appearances, first bare faces, then part-hidden ones."""
+        found = self.walkers_found
+        sides = []
+        for hidden in (False, True):
+            shown = [
+                n
+                for n, who in enumerate(self.appearances)
+                if who and (n < len(self.covered) and self.covered[n]) == hidden
+            ]
+            sides.append((sum(n in found for n in shown), len(shown)))
+        return sides[0], sides[1]
+
+    @property
+    def people_missed(self) -> frozenset[str]:
+        """Subjects who walked by and were not found at all."""
+        found = {self.appearances[n] for n in self.walkers_found}
+        return frozenset(who for who in self.appearances if who) - found
 
     @property
     def shown(self) -> int:

@@ -35,7 +35,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """One line that stays."""
-        self._console.print(line, highlight=False)
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def arrival(self, arrival: Arrival) -> None:
         """One alert, as it arrived at the controller."""
@@ -75,9 +75,13 @@ def summary(scoreboard: Scoreboard) -> Table:
     table.add_column(style="bold")
     table.add_column(justify="right")
     if scoreboard.street is not None:
+        bare, hidden = scoreboard.split()
         table.add_row("people shown", f"{len(scoreboard.appearances)}")
-        table.add_row("  of them person of interest", f"{scoreboard.shown}")
-        table.add_row("found", f"{scoreboard.found}")
+        table.add_row("  strangers", f"{scoreboard.strangers}")
+        table.add_row("  the person of interest", f"{scoreboard.shown} times")
+        table.add_row("found", f"{scoreboard.found} of {scoreboard.shown}")
+        table.add_row("  with a bare face", f"{bare[0]} of {bare[1]}")
+        table.add_row("  with a part-hidden face", f"{hidden[0]} of {hidden[1]}")
         table.add_row("missed", f"{scoreboard.shown - scoreboard.found}")
         table.add_row("false alerts", f"{scoreboard.false_alerts}")
     else:

@@ -19,6 +19,7 @@ from appliance.evaluation.process import Process
 _START_S = 60.0
 _COMMAND_S = 300.0
 
+_CHATTER = "INFO: Created TensorFlow Lite XNNPACK delegate"
 _SPOKEN = {"appliance": "picket", "appliance.controller": "picketctl"}
 
 
@@ -62,8 +63,9 @@ class Stage:
         self._events.put({"event": "lamps", "row": line})
 
     def complain(self, line: str) -> None:
-        """What a process says on stderr is shown as it is."""
-        self._events.put({"event": "stderr", "line": line})
+        """What a process says on stderr is shown, but for what a library says of itself."""
+        if not line.startswith(_CHATTER):
+            self._events.put({"event": "stderr", "line": line})
 
     def drain(self) -> Iterator[dict[str, Any]]:
         """The events that have come since."""

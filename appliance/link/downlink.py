@@ -144,6 +144,7 @@ class Downlink:
         self._link, self._door, self._sign = link, door, sign
         self._node, self._boot, self._model = node, boot, model
         self._timeout_s, self._poll_s, self._clock = timeout_s, poll_s, clock
+        self._stop = stop
         self._backoff = Backoff(stop, rng, clock, longest_s=longest_s)
         self._welcomed = False
         self._wanted: Wanted | None = None
@@ -171,7 +172,7 @@ class Downlink:
             if isinstance(e, DeniedError) and self._wanted is None:
                 self._welcomed = False
             self._wanted = None
-            if self._backoff.failures == 0:
+            if self._backoff.failures == 0 and not self._stop.is_set():
                 log.warning("no watchlists: %s", e)
             self._backoff.fail()
         except (WatchlistError, SecretMemoryError) as e:
