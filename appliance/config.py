@@ -104,7 +104,7 @@ class Quality(Struct, frozen=True, forbid_unknown_fields=True):
     min_sharpness: Annotated[float, Meta(ge=0.0, le=1e6)] = 20.0
     min_light: Annotated[float, Meta(ge=0.0, le=255.0)] = 30.0
     max_light: Annotated[float, Meta(ge=0.0, le=255.0)] = 235.0
-    max_turn: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.8
+    max_turn: Annotated[float, Meta(ge=0.0, le=10.0)] = 1.2
 
 
 class Tracking(Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,20 +25,13 @@ from appliance.evaluation.progress import progress
 from appliance.evaluation.protocol import METADATA, Protocol, Role, read_table
 from appliance.evaluation.protocol import load as load_protocol
 from appliance.types import FalseMatch
-from appliance.vision.quality import (
-    MAX_LIGHT,
-    MAX_TURN,
-    MIN_EYE_DISTANCE_PX,
-    MIN_LIGHT,
-    MIN_SHARPNESS,
-    QualityGate,
-)
+from appliance.vision.quality import QualityGate
 from appliance.watchlist.calibration import threshold_for
 
 PROMISED = (1 / 1000, 1 / 6000)
 """False-alert rates at which the node's own threshold is reported."""
 
-_VERSION = 1
+_VERSION = 2
 """Of what a sample depends on besides the models: counted up when that changes."""
 
 
@@ -162,13 +155,12 @@ def default_cache() -> Path:
 
 
 def pipeline_id(models: Loaded, *, flip: bool) -> str:
-    """Everything that a sample depends on but the picture."""
+    """Everything that a sample depends on but the picture; the gate judges it anew each time."""
     parts = (
         _VERSION,
         models.detector_file.spec.id,
         models.embedder_file.spec.id,
         models.min_score,
-        (MIN_EYE_DISTANCE_PX, MIN_SHARPNESS, MIN_LIGHT, MAX_LIGHT, MAX_TURN),
         flip,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ and what it says is kept beside the vector: whoever evaluates decides what a ref
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class Extractor:
             return Sample(None, 0, None, None, str(e))
         known = cache.get(sha256) if cache else None
         if known is not None:
-            return known
+            return self._judged(known)
         try:
             sample = self._look(decode(content, path), sha256)
         except PhotoError as e:
@@ -65,6 +66,16 @@ class Extractor:
         if cache is not None:
             cache.put(sample)
         return sample
+
+    def _judged(self, sample: Sample) -> Sample:
+        """What was measured before, by today's gate."""
+        quality = sample.quality
+        if quality is None:
+            return sample
+        refusal = self._gate.refusal(
+            quality.eye_distance_px, quality.sharpness, quality.light, quality.turn
+        )
+        return replace(sample, quality=replace(quality, refusal=refusal))
 
     def _look(self, image: Image, sha256: bytes) -> Sample:
         if self._transform is not None:

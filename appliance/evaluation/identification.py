@@ -129,12 +129,22 @@ class Bootstrap:
 
     def tpir_at_fpirs(self, rates: Sequence[float]) -> tuple[Floats, Floats]:
         """Lower and upper ends of TPIR's interval at each FPIR, for a band around a DET curve."""
-        wanted = np.asarray(rates)
-        values = [
-            self._mated.fractions(w, self._nonmated.thresholds(v, wanted)) for w, v in self._weights
-        ]
-        low, high = _interval(np.array(values))
+        low, high = _interval(self.resampled(rates))
         return np.atleast_1d(low), np.atleast_1d(high)
+
+    def resampled(self, rates: Sequence[float]) -> Floats:
+        """(resamples, rates) TPIR at each FPIR.
+
+        Two tests of the same people with the same seed are drawn alike, row by row: the interval
+        of their difference is that of the rows' differences.
+        """
+        wanted = np.asarray(rates)
+        return np.array(
+            [
+                self._mated.fractions(w, self._nonmated.thresholds(v, wanted))
+                for w, v in self._weights
+            ]
+        )
 
     def tpirs(self, threshold: float, chosen: npt.NDArray[np.bool_]) -> Floats:
         """TPIR of a part of the mated probes at one threshold, per resample; NaN without any."""

@@ -11,7 +11,9 @@ MIN_EYE_DISTANCE_PX = 20.0
 MIN_SHARPNESS = 20.0
 MIN_LIGHT = 30.0
 MAX_LIGHT = 235.0
-MAX_TURN = 0.8
+MAX_TURN = 1.2
+"""Measured on LFW (evaluation/study.py): of the faces turned by 0.8 to 1.2, 93 % are identified at
+FPIR 1 %, as many as of all others, and none raises a false alert; beyond 1.2 it is 58 %."""
 
 
 class QualityGate:
@@ -54,7 +56,7 @@ class QualityGate:
             sharpness=sharpness,
             light=light,
             turn=turn,
-            refusal=self._refusal(eye_distance_px, sharpness, light, turn),
+            refusal=self.refusal(eye_distance_px, sharpness, light, turn),
         )
 
     def _look(self, crop: Image) -> tuple[float, float]:
@@ -70,9 +72,17 @@ class QualityGate:
         self._edges.fill(0)
         return float(deviation[0, 0]) ** 2, light
 
-    def _refusal(
+    def refusal(
         self, eye_distance_px: float, sharpness: float, light: float, turn: float
     ) -> str | None:
+        """None, or the first bound that a face with these measures breaks, in words.
+
+        Args:
+            eye_distance_px: see types.Quality.
+            sharpness: see types.Quality.
+            light: see types.Quality.
+            turn: see types.Quality.
+        """
         needed_px = self._min_eye_distance_px
         if eye_distance_px < needed_px:
             return f"eyes {eye_distance_px:.0f} px apart, at least {needed_px:g} needed"
