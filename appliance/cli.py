@@ -123,10 +123,22 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _leds(_: argparse.Namespace) -> int:
+def _doctor(arguments: argparse.Namespace) -> int:
+    from appliance.config import load
+    from appliance.services.doctor import doctor
+
+    return doctor(load(arguments.config), as_json=arguments.json)
+
+
+def _leds(arguments: argparse.Namespace) -> int:
     from appliance.indicator.patterns import table_markdown
 
-    print(table_markdown())
+    if not arguments.show:
+        print(table_markdown())
+        return 0
+    from appliance.services.leds import show_states
+
+    show_states(arguments.show, arguments.config, seconds=arguments.seconds)
     return 0
 
 
@@ -201,7 +213,28 @@ def _parser() -> argparse.ArgumentParser:
     from appliance.evaluation.commands import add_to
 
     add_to(add, _rate)
-    add("leds", _leds, "print what the LEDs mean, as a table", "picket leds")
+    sub = add(
+        "doctor",
+        _doctor,
+        "check this node part by part and say what to do",
+        "picket doctor --config node.toml",
+    )
+    sub.add_argument("--config", type=Path, required=True, metavar="FILE", help="node.toml")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = add(
+        "leds",
+        _leds,
+        "print what the LEDs mean, or show it on them",
+        "picket leds --show fault --config node.toml",
+    )
+    sub.add_argument("--table", action="store_true", help="print the table (the default)")
+    sub.add_argument(
+        "--show", action="append", metavar="STATE", help="a state, or all; may be repeated"
+    )
+    sub.add_argument(
+        "--config", type=Path, metavar="FILE", help="whose LEDs (default: in the terminal)"
+    )
+    sub.add_argument("--seconds", type=float, default=8.0, help="for each state (default 8)")
     return parser
 
 

@@ -11,22 +11,20 @@ seconds, the lamps show FAULT; when this service ends, they are left showing FAU
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 
 from appliance.config import Config
 from appliance.errors import WireError
-from appliance.indicator.drivers import open_lamps
-from appliance.indicator.gpio import Pin
 from appliance.indicator.player import Player
-from appliance.interfaces import Clock, Lamps
+from appliance.interfaces import Clock
 from appliance.link.rawrep import RawRep
+from appliance.services.leds import lamps_of
 from appliance.services.process import Heart, private_socket, stop_on_signals
 from appliance.system.clock import SystemClock
 from appliance.system.worker import Crew, Worker
-from appliance.types import Lamp, NodeState
+from appliance.types import NodeState
 from appliance.wire import (
     REASON_MAX_CHARS,
     REQUEST_MAX_BYTES,
@@ -105,7 +103,7 @@ def run(config: Config) -> None:
     clock = SystemClock()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stop))
-        lamps = stack.enter_context(_lamps(config))
+        lamps = stack.enter_context(lamps_of(config.lamps))
         player = Player(lamps, clock)
         indicator = Indicator(player, clock)
         with private_socket():
@@ -129,13 +127,3 @@ def run(config: Config) -> None:
             Crew(workers, stop).run()
         finally:
             player.leave()
-
-
-def _lamps(config: Config) -> Lamps:
-    wired = {lamp: getattr(config.lamps, lamp.value) for lamp in Lamp}
-    return open_lamps(
-        config.lamps.driver,
-        pins={lamp: Pin(led.bcm, active_low=led.active_low) for lamp, led in wired.items()},
-        colours={lamp: led.colour for lamp, led in wired.items()},
-        stream=sys.stdout,
-    )

@@ -1,0 +1,67 @@
+"""`picket leds --show`: the states on the real lamps, for whoever wires or reads a box."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.config import Lamps, load
+from appliance.errors import ConfigError
+from appliance.indicator.drivers import open_lamps
+from appliance.indicator.gpio import Pin
+from appliance.indicator.show import show
+from appliance.interfaces import Lamps as LampsSeam
+from appliance.system.clock import SystemClock
+from appliance.types import Lamp, NodeState
+
+
+def lamps_of(wiring: Lamps) -> LampsSeam:
+    """The lamps that a configuration names.
+
+    Raises:
+        LampError: they cannot be driven.
+    """
+    wired = {lamp: getattr(wiring, lamp.value) for lamp in Lamp}
+    return open_lamps(
+        wiring.driver,
+        pins={lamp: Pin(led.bcm, active_low=led.active_low) for lamp, led in wired.items()},
+        colours={lamp: led.colour for lamp, led in wired.items()},
+        stream=sys.stdout,
+    )
+
+
+def show_states(names: Sequence[str], config: Path | None, *, seconds: float) -> None:
+    """Show states, one after the other, until the last or Ctrl-C.
+
+    Args:
+        names: of states, or "all".
+        config: whose lamps; None paints them in the terminal.
+        seconds: for each.
+
+    Raises:
+        ConfigError: there is no such state.
+        LampError: the lamps cannot be driven: the indicator service may have them.
+    """
+    states = [state for name in names for state in _states(name)]
+    wiring = load(config).lamps if config is not None else Lamps()
+    with lamps_of(wiring) as lamps:
+        show(
+            states,
+            lamps=lamps,
+            clock=SystemClock(),
+            wait=time.sleep,
+            say=lambda line: sys.stdout.write(f"{line}\n"),
+            seconds=seconds,
+        )
+
+
+def _states(name: str) -> tuple[NodeState, ...]:
+    if name == "all":
+        return tuple(NodeState)
+    try:
+        return (NodeState(name.lower()),)
+    except ValueError as e:
+        known = ", ".join(NodeState)
+        raise ConfigError(f"no state '{name}'; there are {known}, or all") from e
