@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import GrantError, OversizedListError, WatchlistError
+from appliance.watchlist import grant
 from appliance.watchlist.grant import GrantKey, Terms, _overwrite, seal_grant
 from appliance.wire import GRANT_KEY_BYTES, GRANT_MAX_BYTES
 
@@ -89,10 +90,10 @@ def test_random_bytes_are_refused(received: bytes) -> None:
 @given(st.integers(0, 8 * len(GRANT) - 1))
 @settings(deadline=None)
 def test_mutilated_grants_are_refused(bit: int) -> None:
-    grant = bytearray(GRANT)
-    grant[bit // 8] ^= 1 << bit % 8
+    mutilated = bytearray(GRANT)
+    mutilated[bit // 8] ^= 1 << bit % 8
     with pytest.raises(GrantError):
-        OWNER.open_grant(bytes(grant), TERMS, Memory)
+        OWNER.open_grant(bytes(mutilated), TERMS, Memory)
 
 
 def test_a_grant_beyond_its_bound_is_not_read() -> None:
@@ -104,6 +105,18 @@ def test_a_key_of_another_length_is_refused() -> None:
     for length in (0, 1, 16, 33):
         with pytest.raises(GrantError, match=f"content key of {length} bytes"):
             seal_grant(bytes(length), to=OWNER.public, terms=TERMS)
+
+
+def test_the_librarys_copy_of_the_key_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = bytes(bytearray(KEY))
+
+    class Suite:
+        def decrypt(self, *_: object, **__: object) -> bytes:
+            return given
+
+    monkeypatch.setattr(grant, "_SUITE", Suite())
+    assert bytes(OWNER.open_grant(GRANT, TERMS, Memory).view) == KEY
+    assert not any(given)
 
 
 def test_a_bytes_object_can_be_overwritten() -> None:

@@ -523,6 +523,12 @@ def test_mix_and_match_within_the_stamp_is_refused(node: Node, stamped: dict[str
         node.offer(answered(node, LIST, **stamped))
 
 
+def test_mix_and_match_with_another_head_of_the_same_list_is_refused(node: Node) -> None:
+    node.poll()
+    with pytest.raises(MixedListError, match="another head"):
+        node.offer(answered(node, LIST, head_sha256=made(officer="insp-43").head_sha256))
+
+
 def test_mix_and_match_with_another_deployment_is_refused(node: Node) -> None:
     node.poll()
     with pytest.raises(WrongDeploymentError, match=r"'market-day'.*'another'"):
@@ -1028,6 +1034,8 @@ def test_of_many_faults_the_first_in_the_order_is_named(node: Node) -> None:
             node.offer(offer)
         assert type(refused.value) is error
     assert node.door.in_use == ("wanted", 3)
+    open_now = [memory for memory in node.memories if not memory.wiped]
+    assert [len(memory.view) for memory in open_now] == [100 * DIM * 4]
 
 
 def test_every_refusal_fits_one_line(node: Node) -> None:
