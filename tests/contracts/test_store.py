@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import sqlite3
 import subprocess
@@ -10,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,20 +30,11 @@ from appliance.controller.store import (
 )
 from appliance.errors import StoreError
 from appliance.wire import Alert, Health
+from tests.contracts.postgres import postgres, programs
 
 NOW = 1_790_000_000_000
 BOOT = bytes(16)
 OTHER_BOOT = bytes(range(16))
-
-
-def _postgres_module() -> ModuleType:
-    path = Path(__file__).with_name("postgres.py")
-    spec = importlib.util.spec_from_file_location("picket_test_postgres", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +43,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
         yield ""
         return
-    module = _postgres_module()
-    programs = module.programs()
-    if programs is None:
+    found = programs()
+    if found is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    with module.postgres(programs) as url:
+    with postgres(found) as url:
         yield url
 
 

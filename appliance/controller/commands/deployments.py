@@ -26,6 +26,8 @@ from appliance.watchlist.files import KEY_SUFFIX, BundleFile, read_key
 from appliance.watchlist.stamp import LEASE_MAX_S
 
 _LOOK_S = 0.25
+_GRACE_S = 2.5
+"""What was heard of a node is written about once a second: it may not be silent at all."""
 _ON_ITS_WAY = {Progress.WAITING, Progress.DELIVERED}
 
 
@@ -158,11 +160,12 @@ def push(arguments: argparse.Namespace) -> int:
         running = [d.deployment for d in store.deployments.all() if d.stopped_ms is None]
         if not running:
             raise ControllerError("no deployment runs: `picketctl deploy start` begins one")
-        deadline_s = time.monotonic() + arguments.wait
+        began_s = time.monotonic()
         while True:
-            answers = _answers(store, running)
-            left = [step for _, step in answers.values() if step in _ON_ITS_WAY]
-            if not left or time.monotonic() >= deadline_s:
+            answers, waited_s = _answers(store, running), time.monotonic() - began_s
+            open_ones = _ON_ITS_WAY | ({Progress.SILENT} if waited_s < _GRACE_S else set())
+            left = [step for _, step in answers.values() if step in open_ones]
+            if not left or waited_s >= arguments.wait:
                 break
             time.sleep(_LOOK_S)
     rows = [
