@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 SANDBOX := build/sandbox
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix models bench bench-peers accuracy image sandbox-test clean
+.PHONY: help setup demo test check fix models bench bench-peers accuracy image sandbox-test soak clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ $(SANDBOX)/tree: tests/image/sandbox/build-tree.sh
 	@echo "making a small Debian in $@ (20 s to a minute, once) …"
 	@tests/image/sandbox/build-tree.sh $@
 	@touch $@
+
+soak: $(READY) ## kill -9, cut cables, lost answers; every alert counted: KILLS=1000 RESTARTS=1000 (an hour)
+	@$(BIN)/python -m tests.soak.soak $(if $(KILLS),--kills $(KILLS)) $(if $(RESTARTS),--restarts $(RESTARTS))
 
 fix: $(READY) ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

@@ -11,7 +11,8 @@ import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,14 @@ import tomli_w
 from appliance import config as configuration
 from appliance.controller import cli
 from appliance.controller.fleet import Fleet
+from appliance.controller.store import KeptAlert, Store
 from appliance.controller.workplace import open_store
 from appliance.errors import PicketError
 from appliance.services.join import join
 from tests.soak.proxy import Proxy
 
 NODE = "cam-soak"
+_ROOT = Path(__file__).parents[2]
 _UP_S = 60.0
 """A Python process on a busy machine."""
 
@@ -60,6 +63,7 @@ class Child:
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *self.arguments],
+                cwd=_ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -134,6 +138,8 @@ class SoakFleet:
 
     def __init__(self, folder: Path, *, rate: float) -> None:
         self.folder, self._rate = folder, rate
+        self._arrived: set[tuple[str, int]] = set()
+        self._since_ms = 0
         port, join_port = _free_port(), _free_port()
         self.proxy = Proxy(port)
         url, join_url = (f"tls+tcp://127.0.0.1:{p}" for p in (port, join_port))
@@ -170,15 +176,20 @@ class SoakFleet:
             *(str(self.folder / "ledger"), str(self._rate), str(burst)),
         ]
 
+    def sign_of_life(self, child: Child) -> Callable[[], int]:
+        """A number that grows, by some tens per alert, as this process works."""
+        log = "controller.log" if child is self.controller else "ledger.a"
+        path = self.folder / log
+        return lambda: path.stat().st_size if path.exists() else 0
+
     def answered(self) -> set[tuple[str, int]]:
         """(boot, number) of what the link service has answered for."""
         return set(self._ledger("a"))
 
     def stored(self) -> Counter[tuple[str, int]]:
         """(boot, number) of what the controller has, and how often."""
-        with open_store(Fleet.load(self.folder / "fleet")) as store:
-            kept = store.alerts.newest(10**9)
-        return Counter((one.arrival.boot.hex(), one.arrival.sequence) for one in kept)
+        with self._store() as store:
+            return Counter(_numbers(store.alerts.newest(10**9)))
 
     def settle(self, timeout_s: float = 120.0) -> None:
         """Wait until what has been answered for up to now is in the controller's store.
@@ -186,19 +197,24 @@ class SoakFleet:
         Raises:
             SoakError: it does not come.
         """
-        waiting = self.answered()
+        waiting = self.answered() - self._arrived
 
         def arrived() -> bool:
             for child in self.children:
                 child.check()
-            return not waiting - self.stored().keys()
+            with self._store() as store:
+                new = store.alerts.since(self._since_ms, most=10**9)
+            self._arrived.update(_numbers(new))
+            # Once more from a little earlier, next time: clocks and commits have no order.
+            self._since_ms = max([self._since_ms, *(one.received_ms - 60_000 for one in new)])
+            return waiting <= self._arrived
 
         eventually(arrived, "all that was answered for is stored", timeout_s)
 
     def tally(self) -> Tally:
         """What became of the alerts; call it after `settle`, with the watch killed."""
         decided, answered, stored = set(self._ledger("d")), self.answered(), self.stored()
-        with open_store(Fleet.load(self.folder / "fleet")) as store:
+        with self._store() as store:
             unreadable, gaps = store.alerts.counts()[1], len(store.alerts.gaps())
             gaps += len(store.alerts.conflicts())
         return Tally(
@@ -218,11 +234,14 @@ class SoakFleet:
         for child in self.children:
             child.end()
 
+    def _store(self) -> AbstractContextManager[Store]:
+        return open_store(Fleet.load(self.folder / "fleet"))
+
     def _ledger(self, mark: str) -> list[tuple[str, int]]:
-        path = self.folder / "ledger"
+        path = self.folder / f"ledger.{mark}"
         lines = path.read_text().splitlines() if path.exists() else []
-        found = (line.split() for line in lines if line.startswith(mark))
-        return [(boot, int(number)) for _, boot, number in found]
+        found = (line.split() for line in lines)
+        return [(boot, int(number)) for boot, number in found]
 
     def _configure(self, path: Path) -> None:
         document = tomllib.loads(path.read_text())
@@ -231,6 +250,10 @@ class SoakFleet:
         document["camera"] = {"source": "scene", "path": "none.toml"}
         path.write_text(tomli_w.dumps(document))
         (path.parent / "run").mkdir()
+
+
+def _numbers(kept: Iterable[KeptAlert]) -> list[tuple[str, int]]:
+    return [(one.arrival.boot.hex(), one.arrival.sequence) for one in kept]
 
 
 def _done(status: int) -> None:

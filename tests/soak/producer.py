@@ -1,8 +1,8 @@
 """Stands for the watch service: no camera, but the same outbox, uplink, downlink and identity.
 
 It decides alerts at a steady rate, numbers, signs and seals them, and reports them to the link
-service over ipc. In its ledger it writes "d boot number" before an alert goes into the outbox and
-"a boot number" when the link service has answered, each before anything else is done about it: a
+service over ipc. In its ledger it writes "boot number" before an alert goes into the outbox (.d)
+and when the link service has answered for it (.a), each before anything else is done about it: a
 kill -9 loses no line. Its wall clock jumps by decades from alert to alert.
 """
 
@@ -42,14 +42,15 @@ _TABLE = FalseMatch((0.0, 0.5), (0.5, 1e-6), 0.5, 1e-6, 30.0, 1000, 1_000_000, "
 
 
 class Ledger:
-    """Appends lines; each call is one write, which a kill -9 cannot tear."""
+    """Two files, PATH.d and PATH.a; each call is one write, which a kill -9 cannot tear."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        how = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        self._files = {mark: os.open(f"{path}.{mark}", how, 0o600) for mark in "da"}
 
     def write(self, mark: str, rows: Sequence[Row]) -> None:
-        lines = "".join(f"{mark} {row.boot.hex()} {row.sequence}\n" for row in rows)
-        os.write(self._file, lines.encode())
+        lines = "".join(f"{row.boot.hex()} {row.sequence}\n" for row in rows)
+        os.write(self._files[mark], lines.encode())
 
 
 class Told(MemoryOutbox):

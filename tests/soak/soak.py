@@ -23,6 +23,11 @@ from tests.soak.proxy import Cable
 DAY = 1440
 """Alerts of a day at one a minute, which is a busy node's day."""
 _SETTLE_EVERY = 50
+_BURST = 30
+"""Alerts at each start of the watch, so that there is always something under way."""
+_UNFINISHED = 0.3
+"""How often a process is killed whatever it does, which mostly is: importing modules."""
+_PATIENCE_S = 10.0
 _TOLD = 0.9
 """How often the ends of a broken connection are told; if not, half a minute of silence tells."""
 
@@ -55,9 +60,10 @@ class Soak:
 
     def kill_at_random(self, kills: int, *, only: Child | None = None) -> None:
         """Kill -9 of watch, link and controller, and now and then of the cable between them."""
+        self.fleet.produce(burst=_BURST)
         for number in range(1, kills + 1):
-            self._pause(0.05, 1.2)
             victim = only or self._rng.choice(self.fleet.children)
+            self._wait_for_a_moment(victim)
             victim.kill()
             if self._rng.random() < 0.1:
                 self.fleet.proxy.cable = self._rng.choice([Cable.CUT, Cable.DEAF, Cable.FROZEN])
@@ -140,6 +146,18 @@ class Soak:
         """Kill everything."""
         self.fleet.close()
 
+    def _wait_for_a_moment(self, victim: Child) -> None:
+        """Some die while they start, the others after they have done some work, if they can."""
+        if self._rng.random() < _UNFINISHED:
+            self._pause(0.0, 1.0)
+            return
+        sign = self.fleet.sign_of_life(victim)
+        work = sign() + self._rng.randrange(1, 2000)
+        patience_s = _PATIENCE_S if self.fleet.proxy.cable is Cable.WHOLE else 1.0
+        deadline_s = time.monotonic() + patience_s
+        while sign() < work and time.monotonic() < deadline_s:
+            threading.Event().wait(0.002)
+
     def _mend(self) -> None:
         """The cable is whole again; often what broke on it is told, as a router would, or never."""
         self.fleet.proxy.cable = Cable.WHOLE
@@ -156,7 +174,11 @@ class Soak:
 
 def main() -> int:
     """Run all parts and print what became of every alert."""
-    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="make soak",
+        description="Kill processes, cut cables, lose answers; count every alert.",
+        epilog="example: make soak KILLS=100 RESTARTS=0",
+    )
     parser.add_argument("--kills", type=int, default=1000, help="of all three (default 1000)")
     parser.add_argument("--restarts", type=int, default=1000, help="of the controller alone")
     parser.add_argument("--lost", type=int, default=20, help="times that answers are lost")
