@@ -155,7 +155,7 @@ class ModelSpec:
 
     Attributes:
         name: unique in the manifest.
-        role: "detector" or "embedder".
+        role: "detector", "embedder", or "occlusion": the classifier of hidden parts.
         id: name@first 12 hex digits of the file's SHA-256; what a watchlist is bound to.
         sha256: of the file, 64 hex digits.
         pixel_mean, pixel_std: real input = (pixel - pixel_mean) / pixel_std.

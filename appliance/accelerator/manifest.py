@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, overload
 
 import msgspec
 from msgspec import Meta, Struct
@@ -32,6 +33,7 @@ _ModelName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._:-]{1,51}\Z")]
 """With @ and 12 digits it is still a wire.Name."""
 _Inside = Annotated[str, Meta(pattern=r"\A(\w[\w.-]*/)*\w[\w.-]*\Z", max_length=200)]
 """A path that cannot leave its folder: no component is empty, absolute or begins with a dot."""
+_Column = Annotated[str, Meta(pattern=r"\A[a-z][a-z-]{0,23}\Z")]
 _Cosine = Annotated[float, Meta(ge=-1.0, le=1.0)]
 _Rate = Annotated[float, Meta(ge=0.0, le=1.0)]
 _Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
@@ -81,7 +83,7 @@ class _FalseMatch(Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: _ModelName
-    role: Literal["detector", "embedder"]
+    role: Literal["detector", "embedder", "occlusion"]
     file: _Inside
     sha256: _Sha256
     licence: _Line
@@ -96,6 +98,7 @@ class _Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     coral: _Coral | None = None
     hailo: _Hailo | None = None
     false_match: _FalseMatch | None = None
+    columns: Annotated[dict[_Column, _FalseMatch], Meta(max_length=8)] = {}
 
 
 class _Document(Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,7 +167,8 @@ class ModelFile:
         licence, origin, calibration: one line each.
         card: the model card, a Markdown file.
         golden: see Golden.
-        false_match: of an embedder, for calibration; None if none was measured.
+        false_match: of an embedder for whole faces, for calibration; None if none was measured.
+        columns: of an embedder for hidden faces the same, by the column of the watchlist.
         coral, hailo: the model for these accelerators, None if it was not compiled.
     """
 
@@ -176,6 +180,7 @@ class ModelFile:
     calibration: str
     golden: Golden
     false_match: FalseMatch | None
+    columns: Mapping[str, FalseMatch] = field(default_factory=dict)
     coral: DeviceFile | None = None
     hailo: DeviceFile | None = None
 
@@ -280,7 +285,11 @@ def _model_file(entry: _Model, folder: Path) -> ModelFile:
             sha256=entry.golden.sha256,
             min_cosine=entry.golden.min_cosine,
         ),
-        false_match=_false_match(entry),
+        false_match=_false_match(entry, entry.false_match, "false_match"),
+        columns={
+            name: _false_match(entry, table, f"columns.{name}")
+            for name, table in entry.columns.items()
+        },
         coral=_coral(entry, folder),
         hailo=_hailo(entry, folder),
     )
@@ -321,11 +330,18 @@ def _tensor_spec(tensor: _Tensor, model: str) -> TensorSpec:
     return TensorSpec(tensor.name, tensor.shape, tensor.dtype, tensor.scale, tensor.zero_point)
 
 
-def _false_match(entry: _Model) -> FalseMatch | None:
-    table = entry.false_match
+@overload
+def _false_match(entry: _Model, table: _FalseMatch, key: str) -> FalseMatch: ...
+
+
+@overload
+def _false_match(entry: _Model, table: _FalseMatch | None, key: str) -> FalseMatch | None: ...
+
+
+def _false_match(entry: _Model, table: _FalseMatch | None, key: str) -> FalseMatch | None:
     if table is None:
         return None
-    where = f"{entry.name}: false_match"
+    where = f"{entry.name}: {key}"
     _refuse_if(entry.role != "embedder", f"{where}: belongs to an embedder, not to a {entry.role}")
     _refuse_if(
         len(table.rate) != len(table.similarity),

@@ -175,6 +175,22 @@ def test_refuses_a_broken_bound(tmp_path: Path, changes: dict[str, Any], says: s
     assert "\n" not in str(refused.value)
 
 
+def test_an_embedder_for_hidden_faces_has_a_table_for_each_column(tmp_path: Path) -> None:
+    tables = {"lower": false_match(), "eyes": false_match(tail_slope=10.0)}
+    model = Manifest.load(write(tmp_path, entry(columns=tables))).model("toy-8")
+    assert model.false_match is None
+    assert {name: table.tail_slope for name, table in model.columns.items()} == {
+        "lower": 20.0,
+        "eyes": 10.0,
+    }
+
+
+def test_refuses_tables_of_a_model_that_embeds_nothing(tmp_path: Path) -> None:
+    folder = write(tmp_path, entry(role="occlusion", columns={"lower": false_match()}))
+    with pytest.raises(ModelError, match="columns.lower: belongs to an embedder, not to a occl"):
+        Manifest.load(folder)
+
+
 def test_refuses_two_models_of_one_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="same name"):
         Manifest.load(write(tmp_path, entry(), entry()))
