@@ -187,7 +187,7 @@ def test_an_embedder_for_hidden_faces_has_a_table_for_each_column(tmp_path: Path
 
 def test_refuses_tables_of_a_model_that_embeds_nothing(tmp_path: Path) -> None:
     folder = write(tmp_path, entry(role="occlusion", columns={"lower": false_match()}))
-    with pytest.raises(ModelError, match="columns.lower: belongs to an embedder, not to a occl"):
+    with pytest.raises(ModelError, match=r"columns\.lower: belongs to an embedder, not to a occl"):
         Manifest.load(folder)
 
 
