@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _HEADER = """\
 # Written by `make -C models_tflite write` (build/entries.py); do not edit by hand.
 # What each key means: appliance/accelerator/manifest.py.
 """
+_DEVICES = Path(__file__).parent / "devices.toml"
+"""What was compiled for accelerators: `[NAME.coral]`, `[NAME.hailo]`, with the manifest's keys."""
 _FALSE_MATCH = Path(__file__).parent / "measured/false_match.json"
 
 
@@ -121,6 +124,8 @@ def _model(name: str, content: bytes, folder: Path) -> dict[str, Any]:
             "min_cosine": entry.min_cosine,
         },
     }
+    if _DEVICES.exists():
+        document |= tomllib.loads(_DEVICES.read_text(encoding="utf-8")).get(name, {})
     table = _false_match(spec)
     return document if table is None else {**document, "false_match": table}
 
@@ -136,7 +141,7 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _false_match(spec: ModelSpec) -> dict[str, Any] | None:
-    """Measured by build/measure.py on data that the repository does not hold."""
+    """Made by appliance/evaluation/calibrate.py of data that the repository does not hold."""
     if spec.role != "embedder" or not _FALSE_MATCH.exists():
         return None
     table: dict[str, Any] = json.loads(_FALSE_MATCH.read_text())

@@ -1,7 +1,10 @@
-"""What Hailo's compiler is given: float32 graphs, pictures to quantise on, and model scripts.
+"""What Hailo's compiler is given: float32 graphs, real inputs to quantise on, and model scripts.
 
 Enters: a folder to write to. The compiler itself is not public and has not been run here; its
 commands are in README.md. (The Edge TPU's compiler takes the int8 files as they are.)
+
+A HEF's real inputs must be the model's own, see appliance/accelerator/hailo.py: the pictures are
+normalised here, and nothing on the chip.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from recipes import CENTERFACE, MOBILEFACENET, Network
 from appliance.types import Image
 
 _DETECTOR_SIZE = (384, 640)
+_SCRIPT = "model_optimization_flavor(optimization_level=1, compression_level=0)\n"
+"""Named, because the default depends on whether the compiling machine has a GPU."""
 
 
 def write(folder: Path) -> None:
-    """Three files per model: .float.tflite, .calibration.npy (n, h, w, 3) uint8, .alls."""
+    """Three files per model: .float.tflite, .calibration.npy (n, h, w, 3) float32, .alls."""
     folder.mkdir(parents=True, exist_ok=True)
     detector = recipes.float32(CENTERFACE, _DETECTOR_SIZE)
     _three(folder, recipes.detector_name(_DETECTOR_SIZE), detector, recipes.collages(), CENTERFACE)
@@ -29,8 +34,8 @@ def write(folder: Path) -> None:
 
 
 def _three(folder: Path, name: str, content: bytes, images: list[Image], network: Network) -> None:
-    mean, std = ([value] * 3 for value in (network.pixel_mean, network.pixel_std))
+    inputs = (np.stack(images) - network.pixel_mean) / network.pixel_std
     (folder / f"{name}.float.tflite").write_bytes(content)
-    np.save(folder / f"{name}.calibration.npy", np.stack(images))
-    (folder / f"{name}.alls").write_text(f"normalization1 = normalization({mean}, {std})\n")
+    np.save(folder / f"{name}.calibration.npy", inputs.astype(np.float32))
+    (folder / f"{name}.alls").write_text(_SCRIPT)
     print(f"  {folder / name}.{{float.tflite,calibration.npy,alls}}")
