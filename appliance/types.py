@@ -124,9 +124,11 @@ class Sighting:
         match: the subject and the similarity.
         threshold: similarity from which a match is an alert.
         false_alert_rate: chance that a passer-by who is not on the list scores this high.
-        frames_fused: embeddings in the fused template, 1 or more.
+        frames_fused: embeddings in the fused template that was matched, 1 or more.
         quality: of the last face fused.
         decided_ns: CLOCK_BOOTTIME of the decision.
+        hidden: which part of the face was: "none", "lower", "eyes", "upper"; "unknown" if nobody
+            looked.
     """
 
     track: Track
@@ -136,6 +138,7 @@ class Sighting:
     frames_fused: int
     quality: Quality
     decided_ns: int
+    hidden: str = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ class Alert(msgspec.Struct, frozen=True, array_like=True, tag="alert/1"):
         frames_fused: embeddings in the fused template.
         box: x1 y1 x2 y2 of the face in the frame, as fractions of its width and height.
         eye_distance_px: size of the face; the tuple's measure of quality.
-        occlusion: which part of the face was hidden: "unknown" until that is told apart.
+        occlusion: which part of the face was hidden: "none", "lower", "eyes" or "upper"; "unknown"
+            from a node that does not tell them apart.
         model: id of the embedder.
     """
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 from appliance.types import Sighting
 from appliance.wire import Alert, decode_alert, encode
 
-OCCLUSION_UNKNOWN = "unknown"
-"""Until hidden parts of a face are told apart."""
-
 _FARTHEST_EYES_PX = 1e5
 """See wire.Alert.eye_distance_px."""
 
@@ -67,7 +64,7 @@ def compose(
         frames_fused=sighting.frames_fused,
         box=_normalised(sighting, frame_size),
         eye_distance_px=_clamp(sighting.quality.eye_distance_px, 0.0, _FARTHEST_EYES_PX),
-        occlusion=OCCLUSION_UNKNOWN,
+        occlusion=sighting.hidden,
         model=model,
     )
     return decode_alert(encode(alert))

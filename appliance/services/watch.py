@@ -4,20 +4,26 @@
     2. track    tracking/tracker.py   the same face across frames
     3. align    vision/align.py       upright, 112 x 112
     4. assess   vision/quality.py     is it worth an embedding?
-    5. embed    vision/embedder.py    a vector
-    6. fuse     tracking/evidence.py  several vectors of a track, one template
+    5. read     vision/reader.py      a vector, and the column that it may be compared in
+    6. fuse     tracking/evidence.py  several vectors of a track, one template per column
     7. match    watchlist/match.py    the nearest subject
     8. decide   alerts/policy.py      once per track; alerts/compose.py makes the tuple
     9. erase    the vectors here, the frame's pixels in services/watcher.py when `step` returns
 
 A stranger's vectors are overwritten as soon as the track is decided, even while the person is
 still in view: from then on the track is a box that nothing is known about.
+
+A track may hold faces of several columns: bare, then half behind a hand. Each column has a share of
+the tolerable false-alert rate, as large as its share of the track's vectors, and its threshold
+follows from that. Shares add up to one and are known before anything is compared, so the promise
+holds for the sum, however much the columns depend on each other (union bound); and a track of bare
+faces is judged exactly as if there were no other columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,10 +32,14 @@ from appliance.interfaces import Clock, Detector, Embedder
 from appliance.system.erasure import Ledger
 from appliance.tracking.evidence import Evidence
 from appliance.tracking.tracker import Tracker
-from appliance.types import Frame, Image, Quality, Sighting, Track
+from appliance.types import Frame, Image, Match, Quality, Sighting, Track, Vector
 from appliance.vision.align import align
 from appliance.vision.quality import QualityGate
-from appliance.watchlist.match import Watchlist
+from appliance.vision.reader import WHOLE, Reader, Tells
+from appliance.watchlist.match import NOBODY, Watchlist
+
+UNKNOWN = "unknown"
+"""What is hidden of a face, where nobody tells."""
 
 Report = Callable[[Sighting, Watchlist], None]
 """Takes a sighting that is an alert, and the list that it is on."""
@@ -40,13 +50,34 @@ class _Dossier:
     """What is held about one undecided track: its vectors and the last quality.
 
     Attributes:
+        evidence: by column.
+        faces: that gave vectors.
+        unreadable: faces of which nothing could be compared.
         first_ns, embedded_ns: exposure of the first and of the last face embedded.
     """
 
-    evidence: Evidence
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    faces: int = 0
+    unreadable: int = 0
     quality: Quality | None = None
     first_ns: int = 0
     embedded_ns: int = 0
+
+    @property
+    def vectors(self) -> int:
+        """Held, in all columns together."""
+        return sum(evidence.count for evidence in self.evidence.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """The nearest subject in one column, on that column's share of the risk."""
+
+    column: str
+    match: Match
+    threshold: float
+    rate: float
+    faces: int
 
 
 class Watch:
@@ -58,6 +89,9 @@ class Watch:
         interval_s: least time between two embeddings of a track.
         hold_s: a track is decided on what there is so long after its first embedding: nobody's
             vectors are held for as long as they stand in view.
+        hidden: embedder for part-hidden faces, with `teller`; None reads every face as a bare one.
+        teller: says which part is hidden.
+        unsearchable: told of each track of which no face could be compared with the list.
     """
 
     def __init__(
@@ -74,8 +108,14 @@ class Watch:
         embeddings: int,
         interval_s: float,
         hold_s: float,
+        hidden: Embedder | None = None,
+        teller: Tells | None = None,
+        unsearchable: Callable[[], object] = lambda: None,
     ) -> None:
-        self._detector, self._embedder, self._gate = detector, embedder, gate
+        self._detector, self._gate = detector, gate
+        self._reader = Reader(embedder=embedder, hidden=hidden, teller=teller)
+        self._tells = teller is not None
+        self._unsearchable = unsearchable
         self._tracker, self._policy = tracker, policy
         self._ledger, self._clock, self._report = ledger, clock, report
         self._embeddings = embeddings
@@ -96,7 +136,7 @@ class Watch:
             if dossier is None:  # decided: nothing more is learnt about this face
                 continue
             if self._due(dossier, frame):
-                self._look(frame, track, dossier)
+                self._look(frame, track, dossier, watchlist)
             if self._suffices(dossier, frame):
                 self._decide(track, dossier, watchlist)
         for track in tracks.ended:
@@ -115,33 +155,44 @@ class Watch:
 
     def _open(self, track: Track) -> None:
         self._ledger.face_seen()
-        self._undecided[track.id] = _Dossier(Evidence(self._embedder.dim, self._embeddings))
+        self._undecided[track.id] = _Dossier()
 
     def _due(self, dossier: _Dossier, frame: Frame) -> bool:
-        return (
-            dossier.evidence.count == 0 or frame.boot_ns - dossier.embedded_ns >= self._interval_ns
-        )
+        return dossier.faces == 0 or frame.boot_ns - dossier.embedded_ns >= self._interval_ns
 
     def _suffices(self, dossier: _Dossier, frame: Frame) -> bool:
-        count = dossier.evidence.count
-        held_long = count > 0 and frame.boot_ns - dossier.first_ns >= self._hold_ns
-        return held_long or count == self._embeddings
+        held_long = dossier.faces > 0 and frame.boot_ns - dossier.first_ns >= self._hold_ns
+        return held_long or dossier.faces == self._embeddings
 
-    def _look(self, frame: Frame, track: Track, dossier: _Dossier) -> None:
-        """One more embedding, if the face can tell anything."""
+    def _look(self, frame: Frame, track: Track, dossier: _Dossier, watchlist: Watchlist) -> None:
+        """One more face read, if it can tell anything."""
         align(frame.image, track.face.landmarks, out=self._crop)
         quality = self._gate.assess(self._crop, track.face)
         if quality.refusal is None:
-            dossier.evidence.add(self._embedder.embed(self._crop))
-            dossier.quality, dossier.embedded_ns = quality, frame.boot_ns
-            dossier.first_ns = dossier.first_ns or frame.boot_ns
+            reading = self._reader.read(self._crop, watchlist.columns)
+            for column, vector in reading.vectors.items():
+                self._keep(dossier, column, vector)
+            if reading.vectors:
+                dossier.faces += 1
+                dossier.quality, dossier.embedded_ns = quality, frame.boot_ns
+                dossier.first_ns = dossier.first_ns or frame.boot_ns
+            else:
+                dossier.unreadable += 1
         self._crop.fill(0)
+
+    def _keep(self, dossier: _Dossier, column: str, vector: Vector) -> None:
+        evidence = dossier.evidence.get(column)
+        if evidence is None:
+            evidence = Evidence(self._reader.dim(column), self._embeddings)
+            dossier.evidence[column] = evidence
+        evidence.add(vector)
+        vector.fill(0)
 
     def _end(self, track: Track, watchlist: Watchlist | None) -> None:
         """Decide a track that is over on what there is, or let it go."""
         dossier = self._undecided.get(track.id)
         if dossier is not None:
-            if watchlist is not None and dossier.evidence.count:
+            if watchlist is not None and dossier.faces:
                 self._decide(track, dossier, watchlist)
             else:
                 self._erase(track, dossier, alerted=False)
@@ -149,29 +200,54 @@ class Watch:
 
     def _decide(self, track: Track, dossier: _Dossier, watchlist: Watchlist) -> None:
         """The one decision about a track; afterwards its vectors are gone."""
-        probe = dossier.evidence.fuse()
-        match = watchlist.nearest(probe)
-        probe.fill(0)
+        verdict = min(self._verdicts(dossier, watchlist), key=lambda verdict: verdict.rate)
         now_ns = self._clock.boot_ns()
-        alert = self._policy.decide(track.id, match, threshold=watchlist.threshold, boot_ns=now_ns)
+        alert = self._policy.decide(
+            track.id, verdict.match, threshold=verdict.threshold, boot_ns=now_ns
+        )
         if alert and dossier.quality is not None:
             sighting = Sighting(
                 track=track,
-                match=match,
-                threshold=watchlist.threshold,
-                false_alert_rate=watchlist.false_alert_rate(match.similarity),
-                frames_fused=dossier.evidence.count,
+                match=verdict.match,
+                threshold=verdict.threshold,
+                false_alert_rate=verdict.rate,
+                frames_fused=verdict.faces,
                 quality=dossier.quality,
                 decided_ns=now_ns,
+                hidden=self._hidden_in(verdict.column),
             )
             self._report(sighting, watchlist)
         self._erase(track, dossier, alerted=bool(alert))
 
+    def _verdicts(self, dossier: _Dossier, watchlist: Watchlist) -> Iterator[_Verdict]:
+        """The nearest subject in each column of the track."""
+        vectors = dossier.vectors
+        for column, evidence in dossier.evidence.items():
+            if column not in watchlist.columns:  # another list, since that face was read
+                yield _Verdict(column, NOBODY, 1.0, 1.0, evidence.count)
+                continue
+            share = evidence.count / vectors
+            probe = evidence.fuse()
+            match = watchlist.nearest(probe, column)
+            probe.fill(0)
+            rate = watchlist.false_alert_rate(match.similarity, column) / share
+            threshold = watchlist.threshold_in(column, share)
+            yield _Verdict(column, match, threshold, min(rate, 1.0), evidence.count)
+
+    def _hidden_in(self, column: str) -> str:
+        if not self._tells:
+            return UNKNOWN
+        return "none" if column == WHOLE else column
+
     def _erase(self, track: Track, dossier: _Dossier, *, alerted: bool) -> None:
         del self._undecided[track.id]
-        if dossier.evidence.count:
-            dossier.evidence.wipe()
+        if dossier.faces:
+            for evidence in dossier.evidence.values():
+                evidence.wipe()
             self._wiped_ns.append(dossier.embedded_ns)
+        elif dossier.unreadable:
+            self._unsearchable()
+            self._wiped_ns.append(self._clock.boot_ns())
         if alerted:
             self._ledger.face_alerted()
         else:
@@ -181,7 +257,7 @@ class Watch:
         """The model's own inside is the last place where a vector stays; once for all of them."""
         if not self._wiped_ns:
             return
-        self._embedder.forget()
+        self._reader.forget()
         now_ns = self._clock.boot_ns()
         for embedded_ns in self._wiped_ns:
             self._ledger.vectors_erased(now_ns - embedded_ns)

@@ -1,19 +1,24 @@
 """Which part of a face is hidden, and how that part is taken out of the picture.
 
-Enters: aligned crops of 112 x 112 (see align.TEMPLATE). Leaves: the same crops with the hidden
-part filled with one constant, so that the colour and the cloth of what hides it cannot matter.
-Watchlist and probe are filled alike, and only what was filled alike is compared.
+Enters: aligned crops of 112 x 112 (see align.TEMPLATE). Leaves: what is hidden, with a
+probability; and the same crops with that part filled with one constant, so that the colour and the
+cloth of what hides it cannot matter. Watchlist and probe are filled alike, and only what was
+filled alike is compared.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from appliance.types import Image
+from appliance.errors import ModelError
+from appliance.interfaces import Accelerator
+from appliance.types import Image, ModelSpec, Tensor
 from appliance.vision.align import TEMPLATE, TEMPLATE_SIDE
+from appliance.vision.quantise import dequantise, quantise
 
 Part = Literal["lower", "eyes", "upper"]
 """A mask or a scarf; sunglasses; a cap."""
@@ -43,6 +48,77 @@ _LENS_DROP = 2.0
 
 _TEMPLE_ROWS = (43, 54)
 """Bridge and temples: across the whole width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the classifier makes of a face.
+
+    Attributes:
+        hidden: the likeliest.
+        probability: of that.
+        second: the next likely one.
+    """
+
+    hidden: Hidden
+    probability: float
+    second: Hidden
+
+
+class Teller:
+    """The classifier of the manifest on any accelerator. Used by one thread.
+
+    The quantised crop is overwritten before `tell` returns.
+
+    Args:
+        accelerator: runs a model that takes a crop and gives one number for each of HIDDEN.
+
+    Raises:
+        ModelError: the model is no such one.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        _check(accelerator.spec)
+        self._accelerator = accelerator
+        self._tensor: Tensor = np.zeros(accelerator.spec.input.shape, accelerator.spec.input.dtype)
+
+    def tell(self, crop: Image) -> Told:
+        """Which part of an aligned face is hidden.
+
+        Args:
+            crop: (112, 112, 3) uint8.
+
+        Raises:
+            AcceleratorError: the device failed.
+        """
+        spec = self._accelerator.spec
+        try:
+            quantise(crop, spec, out=self._tensor)
+            (quantised,) = self._accelerator.run(self._tensor)
+        finally:
+            self._tensor.fill(0)
+        logits = dequantise(quantised[0], spec.outputs[0])  # (5,)
+        likely = np.exp(logits - logits.max())
+        likely /= likely.sum()
+        first, second = np.argsort(-likely)[:2]
+        return Told(HIDDEN[first], float(likely[first]), HIDDEN[second])
+
+    def forget(self) -> None:
+        """Overwrite what the model keeps of the last face between its layers.
+
+        Raises:
+            AcceleratorError: the device failed.
+        """
+        self._accelerator.run(self._tensor)  # zeros, see tell
+
+
+def _check(spec: ModelSpec) -> None:
+    if spec.role != "occlusion":
+        raise ModelError(f"{spec.id}: is a {spec.role}, a classifier of hidden parts is needed")
+    found = (spec.input.shape, *(output.shape for output in spec.outputs))
+    wanted = ((1, TEMPLATE_SIDE, TEMPLATE_SIDE, 3), (1, len(HIDDEN)))
+    if found != wanted:
+        raise ModelError(f"{spec.id}: tensors of {found}, must be {wanted}")
 
 
 def fill(crop: Image, part: Part) -> None:

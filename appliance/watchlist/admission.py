@@ -24,6 +24,7 @@ from appliance.errors import (
     RollbackError,
     StaleStampError,
     TemplateError,
+    ThresholdError,
     WrongDeploymentError,
     WrongFleetError,
     WrongModelError,
@@ -31,6 +32,7 @@ from appliance.errors import (
 )
 from appliance.types import FalseMatch
 from appliance.watchlist.bundle import (
+    WHOLE,
     Header,
     check_signatures,
     key_commitment,
@@ -211,6 +213,8 @@ class Admission:
             model = self._models.get(column.name)
             if model is None:
                 continue
+            if column.model != model.id and column.name != WHOLE:
+                continue  # bare faces can still be searched; hidden ones are counted as not
             if column.model != model.id:
                 raise WrongModelError(
                     f"column '{column.name}' made by {column.model}: this node has {model.id}"
@@ -291,17 +295,26 @@ def _signed_digests(header: Header, digests: bytes) -> None:
 
 
 def _scales(header: Header, models: Mapping[str, Model]) -> dict[str, Scale]:
-    """A threshold per column. A passer-by may be compared in each, so they share the rate."""
-    share = header.target_fpir / len(models)
+    """A threshold per column, each for the whole of the tolerable rate.
+
+    What a passer-by's track is compared in shares that rate: see services/watch.py. A column of
+    hidden faces that cannot be served at the rate is left out, and counted as not searchable.
+    """
     scales = {}
     for column in header.columns:
         model = models.get(column.name)
-        if model is not None:
+        if model is None:
+            continue
+        try:
             threshold = threshold_for(
                 model.table,
                 templates=column.templates,
-                fpir=share,
+                fpir=header.target_fpir,
                 floor=header.threshold_floor,
             )
-            scales[column.name] = Scale(model.id, model.table, column.templates, threshold)
+        except ThresholdError:
+            if column.name == WHOLE:
+                raise
+            continue
+        scales[column.name] = Scale(model.id, model.table, column.templates, threshold)
     return scales

@@ -114,6 +114,20 @@ def threshold_for(table: FalseMatch, *, templates: int, fpir: float, floor: floa
     return max(floor, similarity)
 
 
+def similarity_at(table: FalseMatch, rate: float, *, templates: int) -> float:
+    """The cosine that `rate_at` gives a rate: its inverse, without a word on how sure that is.
+
+    Args:
+        table: see `rate_at`.
+        rate: in (0, 1).
+        templates: at least 1.
+
+    Returns:
+        May be above 1, which nothing reaches.
+    """
+    return _similarity_at(table, -math.expm1(math.log1p(-rate) / templates))
+
+
 def histogram(similarities: npt.NDArray[np.floating]) -> Histogram:
     """Count cosines into bins; histograms of parts add up to that of the whole.
 

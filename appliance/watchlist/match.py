@@ -15,7 +15,7 @@ import numpy as np
 from appliance.errors import TemplateError
 from appliance.types import FalseMatch, Match, Vector, Vectors
 from appliance.watchlist.bundle import WHOLE
-from appliance.watchlist.calibration import rate_at, threshold_for
+from appliance.watchlist.calibration import rate_at, similarity_at, threshold_for
 from appliance.watchlist.columns import Column
 from appliance.watchlist.memory import Allocate
 
@@ -95,6 +95,20 @@ class Watchlist:
         """The chance that a passer-by who is not on the list scores this high or higher."""
         scale = self.scales[column]
         return rate_at(scale.table, similarity, templates=scale.templates)
+
+    def threshold_in(self, column: str, share: float) -> float:
+        """Cosine from which a match is an alert if a column may use a share of the tolerable rate.
+
+        Args:
+            column: one of `columns`.
+            share: in (0, 1]; 1 gives the column's own threshold.
+        """
+        scale = self.scales[column]
+        if share >= 1.0:
+            return scale.threshold
+        rate = rate_at(scale.table, scale.threshold, templates=scale.templates)
+        stricter = similarity_at(scale.table, rate * share, templates=scale.templates)
+        return max(scale.threshold, stricter)
 
     def lease_left_s(self, boot_ns: int) -> int:
         """Whole seconds until the list is to be wiped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,7 @@ class Node:
     ledger: Ledger = field(default_factory=Ledger)
     sightings: list[Sighting] = field(default_factory=list)
     frames: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.watch = Watch(
@@ -90,6 +92,7 @@ class Node:
             embeddings=self.embeddings,
             interval_s=0.05,
             hold_s=self.hold_s,
+            **self.options,
         )
 
     def see(self, watchlist: Watchlist, image: Image) -> None:

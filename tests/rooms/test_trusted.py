@@ -372,7 +372,7 @@ def test_columns_that_this_node_cannot_search_are_not_fetched() -> None:
     assert current.nearest(VECTORS[41]).subject == "subject-20"
 
 
-def test_columns_share_the_false_alert_rate_among_them() -> None:
+def test_each_column_is_given_the_whole_rate_and_a_part_of_it_where_they_share() -> None:
     columns = {
         WHOLE: Templates(MODEL, [2] * 50, VECTORS),
         "lower": Templates("masked", [1, 0] * 25, unit(25, seed=1)),
@@ -382,8 +382,36 @@ def test_columns_share_the_false_alert_rate_among_them() -> None:
     current = both.door.current
     assert current is not None
     rates = [current.false_alert_rate(s.threshold, c) for c, s in current.scales.items()]
-    assert rates == pytest.approx([0.0005, 0.0005])
+    assert rates == pytest.approx([0.001, 0.001])
+    half = current.threshold_in("lower", 0.5)
+    assert current.false_alert_rate(half, "lower") == pytest.approx(0.0005)
+    assert current.threshold_in(WHOLE, 1.0) == current.threshold
     assert current.nearest(unit(25, seed=1)[3], "lower").subject == "subject-6"
+
+
+def test_hidden_faces_are_left_out_where_this_node_has_another_model_for_them() -> None:
+    columns = {
+        WHOLE: Templates(MODEL, [2] * 50, VECTORS),
+        "lower": Templates("older", [1, 0] * 25, unit(25, seed=1)),
+    }
+    newer = Node(models={WHOLE: Model(MODEL, DIM, TABLE), "lower": Model("newer", DIM, TABLE)})
+    newer.take(made(columns=columns))
+    current = newer.door.current
+    assert current is not None
+    assert set(current.columns) == {WHOLE}
+
+
+def test_a_column_that_cannot_be_served_at_the_rate_does_not_keep_the_list_out() -> None:
+    blunt = replace(TABLE, tail_slope=0.001)
+    columns = {
+        WHOLE: Templates(MODEL, [2] * 50, VECTORS),
+        "lower": Templates("masked", [1, 0] * 25, unit(25, seed=1)),
+    }
+    node = Node(models={WHOLE: Model(MODEL, DIM, TABLE), "lower": Model("masked", DIM, blunt)})
+    node.take(made(columns=columns))
+    current = node.door.current
+    assert current is not None
+    assert set(current.columns) == {WHOLE}
 
 
 # Rollback
