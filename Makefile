@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 SANDBOX := build/sandbox
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix models bench bench-peers accuracy image sandbox-test soak clean
+.PHONY: help setup demo test check fix models bench bench-peers accuracy image sandbox-test soak fuzz clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,18 @@ $(SANDBOX)/tree: tests/image/sandbox/build-tree.sh
 
 soak: $(READY) ## kill -9, cut cables, lost answers; every alert counted: KILLS=1000 RESTARTS=1000 (an hour)
 	@$(BIN)/python -m tests.soak.soak $(if $(KILLS),--kills $(KILLS)) $(if $(RESTARTS),--restarts $(RESTARTS))
+
+fuzz: .venv-fuzz/.ready ## every decoder of bytes from outside, driven by coverage: FOR=60 seconds
+	@mkdir -p build/fuzz
+	@.venv-fuzz/bin/python -m tests.fuzz.decoders build/fuzz -max_total_time=$(or $(FOR),60) \
+	  -max_len=4096 -timeout=5 -rss_limit_mb=2048 -artifact_prefix=build/fuzz-
+
+.venv-fuzz/.ready: requirements.lock
+	@$(PYTHON) -m venv --clear .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	@.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
 
 fix: $(READY) ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
