@@ -22,7 +22,14 @@ from appliance.evaluation.cache import Sample
 from appliance.evaluation.compare import NOBODY, Comparison, Gallery, Indices
 from appliance.evaluation.extract import NO_FACE
 from appliance.evaluation.groups import Group, break_down
-from appliance.evaluation.identification import Bootstrap, Operating, Rate, Trials, threshold_at
+from appliance.evaluation.identification import (
+    Bootstrap,
+    Operating,
+    Rate,
+    Trials,
+    threshold_at,
+    tpir,
+)
 from appliance.evaluation.persons import MAX_FUSED, fused
 from appliance.evaluation.protocol import Picture, Protocol, Role
 from appliance.evaluation.verification import Verification, verify
@@ -82,10 +89,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """The test per person: so many pictures fused into one probe."""
+    """The test per person: so many pictures fused into one probe; TPIR at CURVE_FPIRS as well."""
 
     pictures: int
     points: tuple[Operating, ...]
+    curve: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +187,17 @@ def assess(
     alarms = gallery.compare(samples.vectors[strangers], samples.people[strangers])
     trials = trials_of(found, samples.people[mated], alarms, samples.people[strangers])
     bootstrap = Bootstrap(trials, seed=seed)
-    points = tuple(bootstrap.at_fpir(rate) for rate in FPIRS)
+    points = bootstrap.at_fpirs(FPIRS)
     low, high = bootstrap.tpir_at_fpirs(CURVE_FPIRS)
-    curve_thresholds = [threshold_at(trials, rate) for rate in CURVE_FPIRS]
     return Evaluation(
         acquired={role.value: _acquired(samples, role) for role in Role if samples.rows(role).size},
         templates=gallery.templates,
         subjects=len(np.unique(gallery.owners)),
         rank_one=bootstrap.at_threshold(-np.finfo(np.float64).max).tpir,
-        points=points + tuple(bootstrap.at_threshold(t) for t in thresholds),
+        points=points + bootstrap.at_thresholds(thresholds),
         curve=Curve(
             CURVE_FPIRS,
-            tuple(float(np.mean(trials.mated >= t)) for t in curve_thresholds),
+            tuple(tpir(trials, threshold_at(trials, rate)) for rate in CURVE_FPIRS),
             tuple(low.tolist()),
             tuple(high.tolist()),
         ),
@@ -242,7 +249,9 @@ def _persons(samples: Samples, gallery: Gallery, seed: int) -> tuple[Fused, ...]
         if not len(trials.mated) or not len(trials.nonmated):
             return ()
         bootstrap = Bootstrap(trials, seed=seed)
-        results.append(Fused(pictures, tuple(bootstrap.at_fpir(rate) for rate in FPIRS)))
+        curve = tuple(tpir(trials, threshold_at(trials, rate)) for rate in CURVE_FPIRS)
+        points = bootstrap.at_fpirs(FPIRS)
+        results.append(Fused(pictures, points, curve))
     return tuple(results)
 
 

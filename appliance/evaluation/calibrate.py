@@ -230,7 +230,7 @@ def _slopes(found: Pairs, start: float, seed: int) -> Iterator[float]:
 def expected(trials: Trials, *, seed: int) -> list[dict[str, float]]:
     """TPIR over the threshold with its interval: what `picket threshold` expects."""
     bootstrap = Bootstrap(trials, seed=seed, resamples=300)
-    points = [bootstrap.at_threshold(float(t)) for t in np.arange(0.2, 0.951, 0.025)]
+    points = bootstrap.at_thresholds(np.arange(0.2, 0.951, 0.025).tolist())
     return [
         {
             "threshold": round(p.threshold, 3),

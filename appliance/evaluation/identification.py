@@ -119,13 +119,19 @@ class Bootstrap:
 
     def at_fpir(self, rate: float) -> Operating:
         """The point at which at most `rate` of the strangers raise an alert."""
-        threshold = threshold_at(self._trials, rate)
-        redrawn = [self._nonmated.threshold(strangers, rate) for _, strangers in self._weights]
-        return self._point(rate, threshold, redrawn)
+        return self.at_fpirs([rate])[0]
+
+    def at_fpirs(self, rates: Sequence[float]) -> tuple[Operating, ...]:
+        """The same for several rates."""
+        return self._points(rates, [threshold_at(self._trials, rate) for rate in rates])
 
     def at_threshold(self, threshold: float) -> Operating:
         """The point at a given threshold."""
-        return self._point(None, threshold, [threshold] * self._resamples)
+        return self.at_thresholds([threshold])[0]
+
+    def at_thresholds(self, thresholds: Sequence[float]) -> tuple[Operating, ...]:
+        """The same for several thresholds."""
+        return self._points([None] * len(thresholds), thresholds)
 
     def tpir_at_fpirs(self, rates: Sequence[float]) -> tuple[Floats, Floats]:
         """Lower and upper ends of TPIR's interval at each FPIR, for a band around a DET curve."""
@@ -156,21 +162,33 @@ class Bootstrap:
         part = _Weighted(self._trials.nonmated[chosen])
         return np.array([part.fraction(v[chosen], threshold) for _, v in self._weights])
 
-    def _point(self, asked: float | None, threshold: float, redrawn: list[float]) -> Operating:
-        trials = self._trials
-        hits, alarms = np.array(
-            [
-                (self._mated.fraction(w, redrawn_t), self._nonmated.fraction(v, threshold))
-                for (w, v), redrawn_t in zip(self._weights, redrawn, strict=True)
-            ]
-        ).T
-        rate = fpir(trials, threshold)
+    def _points(
+        self, asked: Sequence[float | None], thresholds: Sequence[float]
+    ) -> tuple[Operating, ...]:
+        """Where a rate was asked for, its threshold is chosen anew in each resample."""
+        given = np.asarray(thresholds, np.float64)
+        chosen = np.array([rate is not None for rate in asked])
+        rates = np.array([0.0 if rate is None else rate for rate in asked])
+        hits, alarms = [], []
+        for w, v in self._weights:
+            redrawn = np.where(chosen, self._nonmated.thresholds(v, rates), given)
+            hits.append(self._mated.fractions(w, redrawn))
+            alarms.append(self._nonmated.fractions(v, given))
+        return tuple(
+            self._point(rate, threshold, np.array(hits)[:, i], np.array(alarms)[:, i])
+            for i, (rate, threshold) in enumerate(zip(asked, thresholds, strict=True))
+        )
+
+    def _point(
+        self, asked: float | None, threshold: float, hits: Floats, alarms: Floats
+    ) -> Operating:
+        trials, (people, strangers) = self._trials, self._people
         return Operating(
             asked_fpir=asked,
             threshold=threshold,
-            tpir=_rate(tpir(trials, threshold), hits, len(trials.mated), self._people[0]),
-            fpir=_rate(rate, alarms, len(trials.nonmated), self._people[1]),
-            shown=asked is None or self._people[1] * asked >= 3,  # noqa: PLR2004 - rule of three
+            tpir=_rate(tpir(trials, threshold), hits, len(trials.mated), people),
+            fpir=_rate(fpir(trials, threshold), alarms, len(trials.nonmated), strangers),
+            shown=asked is None or strangers * asked >= 3,  # noqa: PLR2004 - rule of three
         )
 
 

@@ -53,7 +53,7 @@ WORKER = Path(__file__).with_name("peer_worker.py")
 
 _LIMIT_S = 3600.0
 _SCENES = 3
-_ROUNDS = 10
+_ROUNDS = 30
 _FRAMES = 2
 _FPIR = 0.01
 
@@ -116,8 +116,13 @@ class Workshop:
             command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
         )
         if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["it said nothing"]
-            raise AbsentError(lines[-1])
+            raise AbsentError(_reason(done.stderr))
+
+
+def _reason(stderr: str) -> str:
+    """The last line that says something: libraries end in code fences and blank lines."""
+    lines = [line for line in stderr.splitlines() if any(c.isalpha() for c in line)]
+    return lines[-1] if lines else "it said nothing"
 
 
 def compare(workshop: Workshop, scratch: Path, data: Path | None) -> list[Row]:
@@ -146,6 +151,7 @@ def _measure(
     for key, figures in report.items():
         if isinstance(figures, dict):
             row.ms[int(key)] = figures["ms"]
+            row.best_ms[int(key)] = figures["best_ms"]
             row.faces[int(key)] = figures["faces"]
     if row.name == OURS:  # its detector has a row of its own
         return

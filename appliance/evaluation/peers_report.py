@@ -31,7 +31,8 @@ class Row:
 
     Attributes:
         absent: why there are no figures, "" if there are.
-        ms: per frame, by the number of faces in it.
+        ms: per frame, by the number of faces in it: the median.
+        best_ms: the fastest tenth, which is what compares on a machine that does other things.
         faces: found per frame, by the same.
         small: fraction of small faces found, by their width.
         tpir: at FPIR 1 %, per picture.
@@ -41,6 +42,7 @@ class Row:
     name: str
     absent: str = ""
     ms: dict[int, float] = field(default_factory=dict)
+    best_ms: dict[int, float] = field(default_factory=dict)
     faces: dict[int, float] = field(default_factory=dict)
     small: dict[int, float] = field(default_factory=dict)
     peak_rss_mib: float | None = None
@@ -52,7 +54,9 @@ class Row:
 def tables(rows: Sequence[Row]) -> list[Table]:
     """For a terminal."""
     ours = {name: next(r for r in rows if r.name == name) for name in (OURS, OUR_DETECTOR)}
-    speed = Table(title="ms per frame of 1280 x 720, by faces in it", title_justify="left")
+    speed = Table(
+        title="ms per frame of 1280 x 720 (the fastest tenth), by faces in it", title_justify="left"
+    )
     small = Table(title="faces found by width; recognition", title_justify="left")
     for table in (speed, small):
         table.add_column("who")
@@ -68,8 +72,8 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         mine = ours[OURS if row.name in EMBEDDERS else OUR_DETECTOR]
         speed.add_row(
             EVERYONE[row.name],
-            *(f"{row.ms[n]:.1f}" for n in FACES),
-            f"{row.ms[4] / mine.ms[4]:.2f}",
+            *(f"{row.best_ms[n]:.1f}" for n in FACES),
+            f"{row.best_ms[4] / mine.best_ms[4]:.2f}",
             f"{row.peak_rss_mib:.0f}",
         )
         small.add_row(
@@ -91,11 +95,11 @@ def _percent(rate: Rate | None) -> str:
 def page(rows: Sequence[Row]) -> str:
     """For a browser."""
     there = [row for row in rows if not row.absent]
-    head = ["who", *(f"{n} faces, ms" for n in FACES), "peak MiB", "TPIR at FPIR 1 %"]
+    head = ["who", *(f"{n} faces" for n in FACES), "peak MiB", "TPIR at FPIR 1 %"]
     cells = [
         [
             EVERYONE[row.name],
-            *(f"{row.ms[n]:.1f}" for n in FACES),
+            *(f"{row.best_ms[n]:.1f} ({row.ms[n]:.1f})" for n in FACES),
             f"{row.peak_rss_mib:.0f}",
             _percent(row.tpir),
         ]
@@ -109,7 +113,7 @@ def page(rows: Sequence[Row]) -> str:
     absent = [[EVERYONE[row.name], row.absent] for row in rows if row.absent]
     parts = [
         _times(there),
-        html_table("Per frame of 1280 x 720; wall clock, median", head, cells),
+        html_table("Per frame of 1280 x 720, ms: the fastest tenth (the median)", head, cells),
         _small(there),
         html_table(
             "Faces found, by their width in the frame; faces found in a frame that has none",
@@ -130,15 +134,15 @@ _OPENING = (
 
 
 def _times(rows: Sequence[Row]) -> str:
-    top = max((ms for row in rows for ms in row.ms.values()), default=1.0)
-    least = min((ms for row in rows for ms in row.ms.values()), default=0.1)
+    top = max((ms for row in rows for ms in row.best_ms.values()), default=1.0)
+    least = min((ms for row in rows for ms in row.best_ms.values()), default=0.1)
     chart = Chart(
         "Time per frame over faces in it",
         Axis("faces in the frame", 0.0, float(FACES[-1])),
         Axis("ms per frame", least * 0.7, top * 1.4, log=True),
     )
     for row in rows:
-        chart.line([(n, row.ms[n]) for n in FACES], EVERYONE[row.name][:34], marked=True)
+        chart.line([(n, row.best_ms[n]) for n in FACES], EVERYONE[row.name][:34], marked=True)
     return chart.svg()
 
 

@@ -24,10 +24,15 @@ from appliance.evaluation.svg import Axis, Chart
 
 HTML, JSON = "report.html", "report.json"
 
+_SMALL = 0.05
+_SHOWN_FUSED = 0.005
+"""FPIR from which the curve per person is drawn: there are fewer people than pictures."""
+
 _STYLE = """
 body{font:15px/1.5 sans-serif;max-width:56em;margin:2em auto;padding:0 1em;color:#111}
 table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em .7em;border-bottom:1px solid #ccc;
-text-align:right;vertical-align:top}th:first-child,td:first-child{text-align:left}
+text-align:right;vertical-align:top;white-space:nowrap}
+th:first-child,td:first-child,th.l,td.l{white-space:normal}th:first-child,td:first-child{text-align:left}
 caption{text-align:left;color:#444;padding-bottom:.3em}svg{max-width:100%;height:auto}
 .w{border-left:4px solid #000;padding:.1em 1em;margin:1em 0;background:#f4f4f4}
 img{height:96px;vertical-align:middle}td.l{text-align:left}@media print{img{height:60px}}
@@ -148,7 +153,10 @@ def percent(rate: Rate | None) -> str:
     """A rate with its interval."""
     if rate is None:
         return "-"
-    return f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]".replace("%", " %")
+    # Small rates need a digit more than large ones.
+    digits = 1 if max(rate.value, rate.high) > _SMALL else 2
+    value, low, high = (f"{x:.{digits}%}" for x in (rate.value, rate.low, rate.high))
+    return f"{value} [{low}, {high}]".replace("%", " %")
 
 
 def in_words(evaluation: Evaluation) -> str:
@@ -203,7 +211,7 @@ def _headline(outcome: Outcome) -> str:
 
 def _asked(point: Operating) -> str:
     name = f"FPIR {point.asked_fpir:.2%}".replace("%", " %")
-    return name if point.shown else f"{name} (too few strangers to show: {point.fpir.subjects})"
+    return name if point.shown else f"{name} (only {point.fpir.subjects} strangers)"
 
 
 def _figures(point: Operating) -> list[str]:
@@ -212,19 +220,26 @@ def _figures(point: Operating) -> list[str]:
 
 def _curve(evaluation: Evaluation) -> str:
     curve = evaluation.curve
-    least = max(5e-3, min(1 - high for high in curve.high) * 0.8)
+    misses = [1 - y for person in evaluation.persons[-1:] for y in person.curve]
+    least = max(2e-3, min([1 - high for high in curve.high] + misses) * 0.8)
     most = max(1 - low for low in curve.low) * 1.15
     chart = Chart(
         "Detection error trade-off: misses over false alerts",
         Axis("FPIR: strangers who raise an alert", curve.fpir[0], curve.fpir[-1], True, True),
         Axis("FNIR: people on the list who are missed", least, max(most, least * 2), True, True),
+        legend_top=True,
     )
     chart.band(
         [(x, 1 - y) for x, y in zip(curve.fpir, curve.high, strict=True)],
         [1 - y for y in curve.low],
         "95 % interval",
     )
-    chart.line([(x, 1 - y) for x, y in zip(curve.fpir, curve.tpir, strict=True)], "per picture")
+    chart.line([(x, 1 - y) for x, y in zip(curve.fpir, curve.tpir, strict=True)], "one picture")
+    for fused in evaluation.persons[-1:]:
+        points = [
+            (x, 1 - y) for x, y in zip(curve.fpir, fused.curve, strict=True) if x >= _SHOWN_FUSED
+        ]
+        chart.line(points, f"{fused.pictures} pictures of a person fused")
     return f"<h2>Misses against false alerts</h2>{chart.svg()}"
 
 
@@ -234,17 +249,19 @@ def _histogram(outcome: Outcome) -> str:
         np.histogram(scores, edges)[0] / max(1, len(scores))
         for scores in (outcome.mated, outcome.nonmated)
     ]
-    top = float(max(h.max() for h in heights)) * 1.1 or 1.0
+    top = float(max(h.max() for h in heights)) * 1.3 or 1.0
     chart = Chart(
         "Scores of listed people and of strangers",
         Axis("cosine with the nearest template (strangers) or the own one (listed)", -0.2, 1.0),
         Axis("share of probes", 0.0, top, percent=True),
+        legend_top=True,
     )
     for height, name in zip(heights, ("people on the list", "strangers"), strict=True):
         chart.steps(edges.tolist(), height.tolist(), name)
     point = outcome.evaluation.points[0]
-    chart.upright(point.threshold, "threshold for FPIR 1 %")
-    return f"<h2>Scores</h2>{chart.svg()}"
+    chart.upright(point.threshold, "")
+    note = "<p>Dotted: the threshold for FPIR 1 %.</p>"
+    return f"<h2>Scores</h2>{chart.svg()}{note}"
 
 
 def _persons(evaluation: Evaluation) -> str:

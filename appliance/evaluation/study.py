@@ -25,7 +25,13 @@ import numpy.typing as npt
 from appliance.evaluation.assess import FPIRS, Samples, trials_of
 from appliance.evaluation.compare import Gallery, Indices
 from appliance.evaluation.evaluate import collect
-from appliance.evaluation.identification import Bootstrap, Operating, Trials, interval
+from appliance.evaluation.identification import (
+    RESAMPLES,
+    Bootstrap,
+    Operating,
+    Trials,
+    interval,
+)
 from appliance.evaluation.models import load as load_models
 from appliance.evaluation.persons import MAX_FUSED, mean
 from appliance.evaluation.protocol import Role
@@ -55,13 +61,15 @@ class Variant:
     gain: tuple[tuple[float, float, float], ...]
 
 
-def compared(group: str, variants: Iterator[tuple[str, Trials]]) -> Iterator[Variant]:
+def compared(
+    group: str, variants: Iterator[tuple[str, Trials]], *, resamples: int = RESAMPLES
+) -> Iterator[Variant]:
     """Measure each against the first; all must be of the same probes in the same order."""
     base: Floats | None = None
     first: tuple[Operating, ...] = ()
     for name, trials in variants:
-        bootstrap = Bootstrap(trials, seed=_SEED)
-        points = tuple(bootstrap.at_fpir(rate) for rate in FPIRS)
+        bootstrap = Bootstrap(trials, seed=_SEED, resamples=resamples)
+        points = bootstrap.at_fpirs(FPIRS)
         resampled = bootstrap.resampled(FPIRS)
         base, first = (resampled, points) if base is None else (base, first)
         gain = tuple(

@@ -69,12 +69,14 @@ class Chart:
         title: what a reader who cannot see it is told.
         x, y: the axes.
         height: of the whole, in pixels.
+        legend_top: the legend stands at the top, not at the bottom.
     """
 
     title: str
     x: Axis
     y: Axis
     height: int = HEIGHT
+    legend_top: bool = False
     _body: list[str] = field(default_factory=list)
     _legend: list[str] = field(default_factory=list)
 
@@ -126,9 +128,11 @@ class Chart:
 
     def svg(self, *, names: bool = True) -> str:
         """The whole chart; `names` False leaves out the numbers of the y axis."""
+        first = _TOP + 18 if self.legend_top else self.height - _BOTTOM - 12
+        first -= 0 if self.legend_top else 17 * (len(self._legend) - 1)
         legend = "".join(
-            f'<g transform="translate({WIDTH - 250},{self.height - _BOTTOM - 12 - 17 * i})">{g}</g>'
-            for i, g in enumerate(reversed(self._legend))
+            f'<g transform="translate({WIDTH - 260},{first + 17 * i})">{sample}</g>'
+            for i, sample in enumerate(self._legend)
         )
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}"'
