@@ -10,17 +10,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from appliance.errors import EvaluationError
-from appliance.evaluation.cache import Sample
-from appliance.evaluation.compare import NOBODY, Comparison, Gallery, Indices
+from appliance.evaluation.compare import Comparison, Gallery, Indices
 from appliance.evaluation.extract import NO_FACE
+from appliance.evaluation.findings import Pair, duplicates, highest, lowest
 from appliance.evaluation.groups import Group, break_down
 from appliance.evaluation.identification import (
     Bootstrap,
@@ -31,17 +28,13 @@ from appliance.evaluation.identification import (
     tpir,
 )
 from appliance.evaluation.persons import MAX_FUSED, fused
-from appliance.evaluation.protocol import Picture, Protocol, Role
+from appliance.evaluation.protocol import Role
+from appliance.evaluation.samples import Samples
 from appliance.evaluation.verification import Verification, verify
-from appliance.types import Vectors
 
 FPIRS = (0.01, 0.003)
 CURVE_FPIRS = tuple(float(rate) for rate in np.logspace(-3, -0.5, 26))
 FUSED = (1, 3, MAX_FUSED)
-_LISTED = 20
-_TOO_ALIKE = 0.97
-"""Cosine from which two files with other bytes are called the same picture: re-encoded, cropped or
-resized. Different pictures of one person reach 0.9."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +57,6 @@ class Acquired:
     def failed(self) -> int:
         """Pictures that gave no probe."""
         return self.unreadable + self.faceless + self.refused
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two pictures that somebody should look at."""
-
-    similarity: float
-    probe: Path
-    probe_subject: str
-    template: Path
-    template_subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,58 +94,6 @@ class Evaluation:
     strangers: tuple[Pair, ...]
     misses: tuple[Pair, ...]
     duplicates: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Samples:
-    """Pictures and what they gave, row by row.
-
-    Attributes:
-        vectors: (n, dim) float32; NaN where there is none, or where the gate refused it.
-        people: (n,) numbers of the subjects' names, sorted.
-    """
-
-    pictures: Sequence[Picture]
-    samples: Sequence[Sample]
-    vectors: Vectors
-    people: Indices
-
-    @classmethod
-    def of(cls, protocol: Protocol, samples: Sequence[Sample], *, gated: bool) -> Samples:
-        """Line up what was extracted.
-
-        Args:
-            protocol: of the pictures.
-            samples: one per picture, in order.
-            gated: a face that the quality gate refuses gives no vector, as in the node.
-
-        Raises:
-            EvaluationError: no picture of the gallery gave a template.
-        """
-        dim = next((len(s.vector) for s in samples if s.vector is not None), 0)
-        vectors = np.full((len(samples), dim), np.nan, np.float32)
-        for row, sample in enumerate(samples):
-            if sample.vector is not None and not (gated and _refused(sample)):
-                vectors[row] = sample.vector
-        names = sorted({p.subject for p in protocol.pictures})
-        numbers = {name: number for number, name in enumerate(names)}
-        people = np.array([numbers[p.subject] for p in protocol.pictures], np.intp)
-        lined = cls(protocol.pictures, samples, vectors, people)
-        if not lined.rows(Role.GALLERY, usable=True).size:
-            raise EvaluationError(f"{protocol.folder}: no picture of the gallery gave a template")
-        return lined
-
-    def rows(self, role: Role, *, usable: bool = False) -> Indices:
-        """Rows of a role; those with a vector only, if usable."""
-        chosen = np.array([p.role is role for p in self.pictures])
-        if usable:
-            chosen &= ~np.isnan(self.vectors).any(axis=1)
-        return np.flatnonzero(chosen)
-
-    def gallery(self) -> Gallery:
-        """The templates."""
-        rows = self.rows(Role.GALLERY, usable=True)
-        return Gallery(self.vectors[rows], self.people[rows])
 
 
 def assess(
@@ -204,9 +134,9 @@ def assess(
         persons=_persons(samples, gallery, seed),
         verification=verify(samples.vectors, samples.people, seed=seed),
         groups=_groups(samples, trials, metadata, points[0].threshold, bootstrap),
-        strangers=_highest(samples, strangers, alarms),
-        misses=_lowest(samples, mated, found),
-        duplicates=_duplicates(samples),
+        strangers=highest(samples, strangers, alarms),
+        misses=lowest(samples, mated, found),
+        duplicates=duplicates(samples),
     )
 
 
@@ -277,10 +207,6 @@ def _groups(
     return tuple(groups)
 
 
-def _refused(sample: Sample) -> bool:
-    return sample.quality is not None and sample.quality.refusal is not None
-
-
 def _acquired(samples: Samples, role: Role) -> Acquired:
     rows = samples.rows(role)
     usable = set(samples.rows(role, usable=True).tolist())
@@ -294,72 +220,3 @@ def _acquired(samples: Samples, role: Role) -> Acquired:
         refused=len(mine) - len(usable) - unreadable - faceless,
         several=sum(s.faces > 1 for s in mine),
     )
-
-
-def _template_row(samples: Samples, vector: Vectors, person: int) -> int:
-    """The gallery picture of a person that is nearest to a probe."""
-    rows = samples.rows(Role.GALLERY, usable=True)
-    rows = rows[samples.people[rows] == person]
-    return int(rows[int(np.argmax(samples.vectors[rows] @ vector))])
-
-
-def _pair(samples: Samples, row: int, person: int, similarity: float) -> Pair:
-    template = samples.pictures[_template_row(samples, samples.vectors[row], person)]
-    probe = samples.pictures[row]
-    return Pair(similarity, probe.path, probe.subject, template.path, template.subject)
-
-
-def _highest(samples: Samples, rows: Indices, found: Comparison) -> tuple[Pair, ...]:
-    """Strangers who score highest: errors of labels come first."""
-    order = np.argsort(-found.other, kind="stable")[:_LISTED]
-    return tuple(
-        _pair(samples, int(rows[i]), int(found.nearest[i]), float(found.other[i]))
-        for i in order
-        if found.nearest[i] != NOBODY
-    )
-
-
-def _lowest(samples: Samples, rows: Indices, found: Comparison) -> tuple[Pair, ...]:
-    """Mated probes that score lowest with their own subject."""
-    order = [i for i in np.argsort(found.own, kind="stable") if np.isfinite(found.own[i])]
-    return tuple(
-        _pair(samples, int(rows[i]), int(samples.people[rows[i]]), float(found.own[i]))
-        for i in order[:_LISTED]
-    )
-
-
-def _duplicates(samples: Samples) -> tuple[str, ...]:
-    """One picture under two subjects poisons a gallery; within one it flatters the figures."""
-    by_content: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, sample in enumerate(samples.samples):
-        if sample.sha256 is not None:
-            by_content[sample.sha256].append(row)
-    said: list[str] = []
-    for rows in by_content.values():
-        names = Counter(samples.pictures[row].subject for row in rows)
-        if len(rows) > 1:
-            where = ", ".join(str(samples.pictures[row].path) for row in rows)
-            whose = "under two subjects" if len(names) > 1 else "twice"
-            said.append(f"the same picture {whose}: {where}")
-    return tuple(said + _alike(samples))
-
-
-def _alike(samples: Samples) -> list[str]:
-    """Pictures outside the gallery that are another subject's template in all but their bytes."""
-    gallery = samples.gallery()
-    rows = np.concatenate([samples.rows(r, usable=True) for r in Role])
-    found = gallery.compare(samples.vectors[rows], samples.people[rows])
-    seen: set[frozenset[int]] = set()
-    said: list[str] = []
-    for i in np.flatnonzero(found.other >= _TOO_ALIKE):
-        other = _template_row(samples, samples.vectors[rows[i]], int(found.nearest[i]))
-        pair = frozenset((int(rows[i]), other))
-        if pair in seen or samples.samples[rows[i]].sha256 == samples.samples[other].sha256:
-            continue
-        seen.add(pair)
-        a, b = samples.pictures[rows[i]], samples.pictures[other]
-        said.append(
-            f"nearly the same picture under two subjects (cosine {found.other[i]:.3f}):"
-            f" {a.path}, {b.path}"
-        )
-    return said

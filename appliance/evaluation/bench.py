@@ -5,7 +5,8 @@
     frame: the worst case; and what is left of it when tracks are decided after five embeddings
  3. small faces: how many are found, by the size of the detector's input
  4. search through lists, beside the time to read them from memory once
- 5. memory of the process after 1 and 2, before any long list
+ 5. the demo's street, in real time: from exposure to the alert at the controller
+ 6. memory of the process after 1 and 2, before any long list
 
 All in one run, so that ratios compare like with like. Times are wall clock, medians; on a shared
 machine the ratios are worth more than the milliseconds.
@@ -15,19 +16,34 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
 import msgspec
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from appliance.accelerator.tflite import TfliteAccelerator
 from appliance.alerts.policy import Policy
+from appliance.evaluation.bench_report import (
+    DETECTORS,
+    FACES,
+    LISTS,
+    SMALL_PX,
+    Invoke,
+    Result,
+    Search,
+    Small,
+    Step,
+    Street,
+    tables,
+)
 from appliance.evaluation.frames import walk
 from appliance.evaluation.models import Loaded, load
 from appliance.interfaces import Accelerator
@@ -42,77 +58,10 @@ from appliance.vision.embedder import FaceEmbedder
 from appliance.vision.quality import QualityGate
 from appliance.watchlist.match import Watchlist, watchlist_of
 
-FACES = (0, 1, 4, 16)
-LISTS = (1_000, 10_000, 100_000, 1_000_000)
-SMALL_PX = (20, 28, 40, 56)
-DETECTORS = ("centerface-320x192", "centerface-640x384", "centerface-1280x736")
-TARGET_RATIO = 1.15
-TARGET_RSS_MIB = 300
-
 _FRAME_NS = 66_666_667
+_STREET_S = 300.0
 _DIM = 192
 _TABLE = FalseMatch((-1.0, 0.5), (1.0, 1e-4), 0.5, 1e-4, 40.0, 1000, 10**7, "only for timing")
-
-
-@dataclass(frozen=True, slots=True)
-class Invoke:
-    """One model alone, per run, in milliseconds."""
-
-    model: str
-    median_ms: float
-    p99_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """`Watch.step` with so many faces in the frame.
-
-    Attributes:
-        found: tracks that were open, in the median.
-        ratio: of the step's time to the time inside its model invokes; median of the steps.
-        decided_ms: the same frames once every track is decided: detection and tracking only.
-    """
-
-    faces: int
-    found: int
-    median_ms: float
-    p99_ms: float
-    ratio: float
-    invokes_ms: float
-    decided_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Small:
-    """Small faces found, as a fraction, by the width of the face in a frame of 1280 x 720."""
-
-    detector: str
-    ms: float
-    found: dict[int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """One probe against a list."""
-
-    templates: int
-    median_ms: float
-    per_s: float
-    read_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Everything that was measured, and where."""
-
-    machine: str
-    cores: int
-    threads: int
-    invokes: tuple[Invoke, ...]
-    steps: tuple[Step, ...]
-    small: tuple[Small, ...]
-    searches: tuple[Search, ...]
-    peak_rss_mib: float
 
 
 class Stopwatch:
@@ -171,6 +120,8 @@ def bench(*, out: Path | None, rounds: int) -> Result:
     small = tuple(_small(name) for name in DETECTORS)
     console.print("lists …", highlight=False)
     searches = tuple(_search(templates, rounds) for templates in LISTS)
+    console.print("the street, in real time …", highlight=False)
+    street = _street()
     result = Result(
         machine=_machine(),
         cores=os.cpu_count() or 0,
@@ -179,6 +130,7 @@ def bench(*, out: Path | None, rounds: int) -> Result:
         steps=steps,
         small=small,
         searches=searches,
+        street=street,
         peak_rss_mib=rss,
     )
     for table in tables(result):
@@ -225,54 +177,6 @@ def random_list(templates: int, *, dim: int = _DIM, seed: int = 1) -> Watchlist:
         lease_end_ns=2**62,
         allocate=_Plain,
     )
-
-
-def tables(result: Result) -> list[Table]:
-    """For a terminal."""
-    models = _table("models, alone", "model", "median ms", "p99 ms")
-    for invoke in result.invokes:
-        models.add_row(invoke.model, f"{invoke.median_ms:.1f}", f"{invoke.p99_ms:.1f}")
-    path = _table(
-        "step, 1280 x 720, every face embedded",
-        *("faces", "found", "median ms", "p99 ms", "frames/s", "÷ invokes", "once decided ms"),
-    )
-    for step in result.steps:
-        path.add_row(
-            f"{step.faces}",
-            f"{step.found}",
-            f"{step.median_ms:.1f}",
-            f"{step.p99_ms:.1f}",
-            f"{1e3 / step.median_ms:.1f}",
-            f"{step.ratio:.3f}",
-            f"{step.decided_ms:.1f}",
-        )
-    widths = [f"{px} px" for px in SMALL_PX]
-    small = _table("faces found, by their width at 1280 x 720", "detector", "ms", *widths)
-    for row in result.small:
-        found = [f"{row.found[px]:.2f}" for px in SMALL_PX]
-        small.add_row(row.detector, f"{row.ms:.1f}", *found)
-    lists = _table(
-        "search, one probe", "templates", "median ms", "per s", "read once ms", "÷ reading"
-    )
-    for search in result.searches:
-        lists.add_row(
-            f"{search.templates:,}",
-            f"{search.median_ms:.3f}",
-            f"{search.per_s:,.0f}",
-            f"{search.read_ms:.3f}",
-            f"{search.median_ms / search.read_ms:.2f}",
-        )
-    memory = _table(f"{result.machine}, {result.cores} cores", "peak memory of models and path")
-    memory.add_row(f"{result.peak_rss_mib:.0f} MiB (target {TARGET_RSS_MIB})")
-    return [models, path, small, lists, memory]
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
 
 
 def _timed(call: Callable[[], object], rounds: int) -> list[float]:
@@ -370,6 +274,29 @@ def _search(templates: int, rounds: int) -> Search:
     reading = _timed(lambda: np.bitwise_or.reduce(words), repeat)
     median = float(np.median(times))
     return Search(templates, median, 1e3 / median, float(np.median(reading)))
+
+
+def _street() -> Street | None:
+    """Play the demo and read its summary: the one measure over every process and wire."""
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance", "demo"],
+        capture_output=True,
+        text=True,
+        timeout=_STREET_S,
+        check=False,
+        env=os.environ | {"COLUMNS": "120"},
+    )
+    figures = [
+        re.search(rf"{words}\D*?│\s*(\d+) (?:ms|MiB)", done.stdout)
+        for words in ("alert received, p50", "alert received, p99", "memory of the node")
+    ]
+    if done.returncode or None in figures:
+        print(
+            f"the street was not played to its end: {done.stderr.strip()[-200:]}", file=sys.stderr
+        )
+        return None
+    p50, p99, memory = (float(found[1]) for found in figures if found)
+    return Street(p50, p99, memory)
 
 
 def _nobody(sighting: Sighting, watchlist: Watchlist) -> None:

@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from appliance.evaluation.assess import Samples, person_trials, trials_of
+from appliance.evaluation.assess import person_trials, trials_of
 from appliance.evaluation.compare import Gallery, Indices
 from appliance.evaluation.evaluate import collect
 from appliance.evaluation.identification import Bootstrap, Trials
@@ -34,6 +34,7 @@ from appliance.evaluation.models import load as load_models
 from appliance.evaluation.persons import MAX_FUSED, mean
 from appliance.evaluation.protocol import Role
 from appliance.evaluation.protocol import load as load_protocol
+from appliance.evaluation.samples import Samples
 from appliance.types import FalseMatch, Vectors
 from appliance.watchlist import calibration
 from appliance.watchlist.calibration import Histogram, interval_at, threshold_for

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from appliance.errors import ThresholdError
 from appliance.evaluation import report
-from appliance.evaluation.assess import Evaluation, Samples, assess
+from appliance.evaluation.assess import Evaluation, assess
 from appliance.evaluation.cache import Cache, Sample
 from appliance.evaluation.extract import NO_FACE, Extractor, extract
 from appliance.evaluation.models import Loaded, load
 from appliance.evaluation.progress import progress
 from appliance.evaluation.protocol import METADATA, Protocol, Role, read_table
 from appliance.evaluation.protocol import load as load_protocol
+from appliance.evaluation.samples import Samples
 from appliance.types import FalseMatch
 from appliance.vision.quality import QualityGate
 from appliance.watchlist.calibration import threshold_for

@@ -25,12 +25,14 @@ from rich.console import Console
 
 from appliance.errors import PicketError
 from appliance.evaluation import peer_worker
-from appliance.evaluation.bench import FACES, SMALL_PX, overlap
+from appliance.evaluation.bench import overlap
+from appliance.evaluation.bench_report import FACES, SMALL_PX
 from appliance.evaluation.compare import Gallery
 from appliance.evaluation.evaluate import collect
 from appliance.evaluation.frames import walk
 from appliance.evaluation.identification import Bootstrap, Operating, Trials
 from appliance.evaluation.models import Loaded, load
+from appliance.evaluation.page import write_both
 from appliance.evaluation.peers_report import (
     EMBEDDERS,
     EVERYONE,
@@ -42,7 +44,6 @@ from appliance.evaluation.peers_report import (
 )
 from appliance.evaluation.protocol import Protocol, Role
 from appliance.evaluation.protocol import load as load_protocol
-from appliance.evaluation.report import write_both
 from appliance.types import Face, Image, Vector, Vectors
 from appliance.vision.align import align
 

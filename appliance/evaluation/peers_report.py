@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from appliance.evaluation.bench import FACES, SMALL_PX
+from appliance.evaluation.bench_report import FACES, SMALL_PX
 from appliance.evaluation.identification import Rate
-from appliance.evaluation.report import frame
-from appliance.evaluation.report import table as html_table
+from appliance.evaluation.page import frame
+from appliance.evaluation.page import table as html_table
 from appliance.evaluation.svg import Axis, Chart
 
 OURS, OUR_DETECTOR = "picket", "picket-detector"

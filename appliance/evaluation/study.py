@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from appliance.evaluation.assess import FPIRS, Samples, trials_of
+from appliance.evaluation.assess import FPIRS, trials_of
 from appliance.evaluation.compare import Gallery, Indices
 from appliance.evaluation.evaluate import collect
 from appliance.evaluation.identification import (
@@ -36,6 +36,7 @@ from appliance.evaluation.models import load as load_models
 from appliance.evaluation.persons import MAX_FUSED, mean
 from appliance.evaluation.protocol import Role
 from appliance.evaluation.protocol import load as load_protocol
+from appliance.evaluation.samples import Samples
 from appliance.types import Vectors
 
 Floats = npt.NDArray[np.float64]

@@ -23,7 +23,7 @@ import numpy as np
 
 from appliance.evaluation.groups import Group, break_down
 from appliance.evaluation.identification import Bootstrap, Rate, Trials
-from appliance.evaluation.report import by_group, frame, percent, table, write_both
+from appliance.evaluation.page import by_group, frame, percent, table, write_both
 from appliance.evaluation.walks import Alert, Recorded, Walk, read_alerts, read_walks
 
 _MS = 1000

@@ -6,7 +6,6 @@ import pytest
 import tomli_w
 
 from appliance.errors import ModelError, ThresholdError
-from appliance.evaluation.assess import Samples
 from appliance.evaluation.cache import Sample
 from appliance.evaluation.calibrate import (
     People,
@@ -19,6 +18,7 @@ from appliance.evaluation.calibrate import (
 )
 from appliance.evaluation.persons import mean
 from appliance.evaluation.protocol import Picture, Protocol, Role
+from appliance.evaluation.samples import Samples
 from appliance.evaluation.study import compared, normalised, per_person, per_picture, templates
 from appliance.evaluation.threshold import ACCURACY, advise
 from appliance.types import Quality
