@@ -23,6 +23,7 @@ import tomli_w
 from rich.console import Console
 from rich.markup import escape
 
+from appliance.camera.recorded import RecordedCamera
 from appliance.camera.scene import Scene
 from appliance.config import load
 from appliance.errors import ConfigError, PicketError
@@ -30,6 +31,7 @@ from appliance.evaluation.process import Process
 from appliance.evaluation.scoreboard import Scoreboard
 from appliance.evaluation.screen import Screen, summary
 from appliance.evaluation.stage import Stage
+from appliance.system.clock import SystemClock
 
 PHOTOS = Path(__file__).resolve().parents[2] / "tests" / "photos"
 STREET = PHOTOS / "street.toml"
@@ -38,8 +40,8 @@ NODE = "demo-cam"
 FALSE_ALERTS = "1/1000"
 """What South Wales Police allow at most; see README, "Limits"."""
 
-_COMMAND_S = 120.0
 _LEAST_END_S = 20.0
+_TRIAL_PX = (640, 360)
 _AFTERMATH_S = 1.5
 """After the last frame, for alerts on their way."""
 
@@ -62,7 +64,7 @@ class Play:
         """Name what cannot be played before anything is started.
 
         Raises:
-            ConfigError: see the message.
+            ConfigError, CameraError: see the message.
         """
         if self.watch is not None and self.source is None:
             raise ConfigError(
@@ -72,6 +74,9 @@ class Play:
             raise ConfigError(f"--watch: {self.watch} is not a folder")
         if self.source is not None and not Path(self.source).exists():
             raise ConfigError(f"--source: {self.source} does not exist")
+        if self.source is not None:
+            with RecordedCamera(self.source, size=_TRIAL_PX, clock=SystemClock()):
+                pass
 
 
 def demo(*, source: str | None, watch: Path | None, seconds: float) -> int:

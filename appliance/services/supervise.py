@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 ORDER = ("indicator", "link", "watch")
 """Started in this order, stopped in the reverse: who answers outlives who asks."""
-RESTARTS, WITHIN_S = 5, 30.0
-"""As StartLimitBurst and StartLimitIntervalSec in systemd/."""
+RESTARTS, WITHIN_S = 5, 120.0
+"""A service that cannot start takes seconds to say so; see StartLimitBurst in systemd/."""
 _RESTART_S = 1.0
 _LOOK_S = 0.1
 _STOP_S = 15.0
