@@ -153,6 +153,7 @@ def _measure(
         if isinstance(figures, dict):
             row.ms[int(key)] = figures["ms"]
             row.best_ms[int(key)] = figures["best_ms"]
+            row.cpu_ms[int(key)] = figures["cpu_ms"]
             row.faces[int(key)] = figures["faces"]
     if row.name == OURS:  # its detector has a row of its own
         return

@@ -131,7 +131,15 @@ def test_a_skipped_peer_is_in_the_table_with_its_reason() -> None:
     def row(name: str, ms: float) -> Row:
         counts = {0: ms, 1: ms, 4: ms, 16: ms}
         small = {20: 0.1, 28: 0.5, 40: 1.0, 56: 1.0}
-        return Row(name, ms=counts, best_ms=counts, faces=counts, small=small, peak_rss_mib=100.0)
+        return Row(
+            name,
+            ms=counts,
+            best_ms=counts,
+            cpu_ms=counts,
+            faces=counts,
+            small=small,
+            peak_rss_mib=100.0,
+        )
 
     rows = [row(OURS, 20), row(OUR_DETECTOR, 10), row("yunet", 5), Row("dlib", absent="not here")]
     speed, _ = tables(rows)
