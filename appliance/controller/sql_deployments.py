@@ -33,7 +33,8 @@ class SqlDeployments:
             columns = {name: getattr(deployment, name) for name in deployment.__dataclass_fields__}
             columns["nodes"] = json.dumps(deployment.nodes)
             upsert(connection, deployments, [columns])
-            about = columns | {"nodes": deployment.nodes}
+            about = {**columns, "nodes": deployment.nodes}
+            del about["stopped_ms"], about["ended_by"]  # it runs
             kind = "deployment-changed" if runs else "deployment-started"
             sql_records.write(connection, kind, now_ms=now_ms, about=about)
         return True

@@ -13,7 +13,7 @@ from appliance.controller.fleet import Fleet, Settings
 from appliance.controller.joining import token_hash
 from appliance.controller.output import Output, plain, table, when
 from appliance.controller.plan import covers, progress, read_plan, state_shown
-from appliance.controller.store import NodeRow, Status, Store
+from appliance.controller.store import NodeRow, Status, Store, Wipe
 from appliance.controller.workplace import now, now_ms, open_store, workplace
 from appliance.errors import CardError, ControllerError
 from appliance.link.file import replace
@@ -127,6 +127,7 @@ def nodes(arguments: argparse.Namespace) -> int:
     at_ms = now_ms()
     with workplace(arguments.fleet) as (_, store):
         plan = read_plan(store)
+        wipes = {order.node: order for order in store.deployments.wipes()}
     rows = [r for r in plan.nodes.values() if covers(arguments.patterns or ["*"], r.node)]
     steps = {r.node: progress(r, plan.wanted(r.node, at_ms), at_ms) for r in rows}
     document = [
@@ -136,12 +137,15 @@ def nodes(arguments: argparse.Namespace) -> int:
             "reason": row.reason,
             "progress": steps[row.node],
             "certificates": len(row.serials),
+            "wipe": plain(wipes.get(row.node)),
             "seen": plain(row.seen),
         }
         for row in rows
     ]
     columns = ("node", "progress", "state", "list", "lease", "outbox", "heard", "")
-    shown = table(columns, (_line(row, str(steps[row.node]), at_ms) for row in rows))
+    shown = table(
+        columns, (_line(row, str(steps[row.node]), wipes.get(row.node), at_ms) for row in rows)
+    )
     Output(json=arguments.json).show(document, shown if rows else "no nodes")
     return 0
 
@@ -199,8 +203,9 @@ def _each(arguments: argparse.Namespace, store: Store, one: Callable[[Store, Nod
     return 0
 
 
-def _line(row: NodeRow, step: str, at_ms: int) -> tuple[object, ...]:
+def _line(row: NodeRow, step: str, wipe: Wipe | None, at_ms: int) -> tuple[object, ...]:
     seen = row.seen
+    why = row.reason or seen.refused
     ago = f"{(at_ms - seen.at_ms) / 1000:.0f} s ago" if seen.at_ms else "never"
     return (
         row.node,
@@ -210,5 +215,5 @@ def _line(row: NodeRow, step: str, at_ms: int) -> tuple[object, ...]:
         f"{seen.lease_left_s} s" if seen.list_id else "-",
         "-" if seen.health is None else seen.health.outbox,
         ago,
-        row.reason or seen.refused,
+        why if wipe is None or wipe.done_ms is None else f"{why}; wiped {when(wipe.done_ms)}",
     )
