@@ -41,7 +41,7 @@ FALSE_ALERTS = "1/1000"
 """What South Wales Police allow at most; see README, "Limits"."""
 
 _LEAST_END_S = 20.0
-_TRIAL_PX = (640, 360)
+_TRIAL_PX = (1280, 720)
 _AFTERMATH_S = 1.5
 """After the last frame, for alerts on their way."""
 

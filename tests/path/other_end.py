@@ -75,6 +75,7 @@ class OtherEnd:
         vectors: Vectors,
         model: str,
         fpir: float = 0.001,
+        sockets: tuple[str, ...] = ("link", "indicator"),
     ) -> None:
         self.folder = folder
         self.authority, self.online, self.identity = (
@@ -92,8 +93,7 @@ class OtherEnd:
         run = folder / "run"
         run.mkdir()
         self._sockets = [
-            RawRep(f"ipc://{run / name}.ipc", max_bytes=REQUEST_MAX_BYTES)
-            for name in ("link", "indicator")
+            RawRep(f"ipc://{run / name}.ipc", max_bytes=REQUEST_MAX_BYTES) for name in sockets
         ]
         self._threads = [
             threading.Thread(target=self._serve, args=(socket,)) for socket in self._sockets
@@ -226,17 +226,20 @@ class OtherEnd:
 
 
 class WatchProcess:
-    """The real watch service as a child process.
+    """The real watch service, or another one, as a child process.
 
     Args:
         config: node.toml.
         program: run instead of `picket`.
+        service: which.
     """
 
-    def __init__(self, config: Path, *, program: Path | None = None) -> None:
+    def __init__(
+        self, config: Path, *, program: Path | None = None, service: str = "watch"
+    ) -> None:
         picket = ["-m", "appliance"] if program is None else [str(program)]
         self.child = subprocess.Popen(
-            [sys.executable, *picket, "run", "watch", "--config", str(config)],
+            [sys.executable, *picket, "run", service, "--config", str(config)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=os.environ | {"PICKET_LOG": "INFO"},
@@ -256,6 +259,11 @@ class WatchProcess:
     def pid(self) -> int:
         """Of the process."""
         return self.child.pid
+
+    def kill(self) -> None:
+        """As a crash does."""
+        self.child.kill()
+        self.child.wait()
 
     def end(self) -> int:
         """Ask it to end; returns its exit status."""

@@ -94,3 +94,52 @@ def test_nothing_that_is_sent_holds_a_template(end: OtherEnd, tmp_path: Path) ->
         needle = vector.astype(kind)[:8].tobytes()
         assert needle not in sent
     assert len(end.alerts) == 1
+
+
+@pytest.fixture
+def link_only(tmp_path: Path) -> Iterator[OtherEnd]:
+    with OtherEnd(
+        tmp_path,
+        subjects=["wanted"],
+        vectors=np.stack([template("obama.jpg")]),
+        model=model_id(),
+        sockets=("link",),
+    ) as other:
+        yield other
+
+
+@pytest.mark.slow
+def test_nothing_is_filmed_while_the_indicator_is_dead(link_only: OtherEnd, tmp_path: Path) -> None:
+    stranger = WALKER.format(photo="biden.jpg", who="", enters=0.1, leaves=1.5, x=0.5)
+    camera = scene(tmp_path, stranger) | {"pace": "realtime", "loop": True, "fps": 5.0}
+    config = link_only.config(camera=camera, lamps={"driver": "none"})
+
+    def filming() -> bool:
+        return bool(link_only.healths) and link_only.healths[-1].camera_since_boot_ns is not None
+
+    with WatchProcess(config) as watch:
+        link_only.wait_for("a list in use", lambda: any(h.list_version for h in link_only.healths))
+        assert not any(h.camera_since_boot_ns for h in link_only.healths)
+        with WatchProcess(config, service="indicator") as indicator:
+            link_only.wait_for("filming", filming)
+            indicator.kill()
+            link_only.wait_for("not filming any more", lambda: not filming())
+        with WatchProcess(config, service="indicator"):
+            link_only.wait_for("filming again", filming)
+            assert watch.end() == 0
+
+
+@pytest.mark.slow
+def test_a_watch_service_that_was_killed_begins_anew_with_another_boot(
+    end: OtherEnd, tmp_path: Path
+) -> None:
+    wanted = WALKER.format(photo="obama3.jpg", who="wanted", enters=0.2, leaves=1.8, x=0.3)
+    config = end.config(camera=scene(tmp_path, wanted))
+    with WatchProcess(config) as watch:
+        end.wait_for("an alert", lambda: len(end.alerts) == 1)
+        watch.kill()
+    with WatchProcess(config) as watch:
+        assert watch.child.wait(60) == 0
+    first, second = end.alerts
+    assert first.boot != second.boot
+    assert first.sequence == second.sequence == 1
