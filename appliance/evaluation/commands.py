@@ -52,7 +52,8 @@ def add_to(add: Add, rate: Callable[[str], Fraction]) -> None:
         "walkthrough",
         _walkthrough,
         "judge a field test with actors by the alerts that the controller recorded",
-        "picket walkthrough --actors actors.csv --alerts alerts.jsonl --out report/",
+        "picketctl alerts -n 10000 --json > alerts.jsonl;"
+        " picket walkthrough --actors actors.csv --out report/",
     )
     sub.add_argument(
         "--actors",
@@ -64,9 +65,9 @@ def add_to(add: Add, rate: Callable[[str], Fraction]) -> None:
     sub.add_argument(
         "--alerts",
         type=Path,
-        required=True,
         metavar="FILE",
-        help="JSON Lines, as `picketctl serve --json` prints them",
+        help="JSON Lines, as `picketctl alerts --json` and `serve --json` print them"
+        " (default: alerts.jsonl beside the actors)",
     )
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="write a report, too")
     sub.add_argument(
@@ -158,7 +159,7 @@ def _walkthrough(arguments: argparse.Namespace) -> int:
     print(
         walkthrough(
             actors=arguments.actors,
-            alerts=arguments.alerts,
+            alerts=arguments.alerts or arguments.actors.with_name("alerts.jsonl"),
             out=arguments.out,
             slack_s=arguments.slack,
             seed=arguments.seed,

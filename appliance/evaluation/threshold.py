@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -105,7 +106,7 @@ def _reach(table: FalseMatch, templates: int, fpir: float) -> str:
     """How far the answer lies beyond what was measured."""
     wanted = fpir / templates
     least = 1 / table.comparisons
-    said = f"one comparison in {1 / wanted:,.3g} may be wrong; {table.comparisons:,} were measured"
+    said = f"{_one_in(wanted)} comparisons may be wrong; {table.comparisons:,} were measured"
     if wanted >= table.tail_rate:
         return f"{said}: no extrapolation"
     if wanted >= least:
@@ -136,4 +137,10 @@ def _at(curve: tuple[Expected, ...], threshold: float) -> str:
 
 
 def _one_in(rate: float) -> str:
-    return f"1 in {1 / rate:,.0f}" if rate > 0 else "none"
+    """To two digits, as more would claim too much; what was asked for is given back whole."""
+    if rate <= 0:
+        return "none"
+    number = 1 / rate
+    if abs(number - round(number)) > 1e-6 * number:
+        number = round(number, 1 - math.floor(math.log10(number)))
+    return f"1 in {number:,.0f}"
