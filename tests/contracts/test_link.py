@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -21,6 +25,7 @@ from appliance.link.nng import NngLink
 from appliance.link.rawrep import RawRep
 from appliance.link.simulated import SimulatedLink
 from appliance.link.tls import ClientTls, ServerTls
+from appliance.system.memory import rss_bytes
 
 ANSWER_MAX = 4096
 REQUEST_MAX = 1024
@@ -372,6 +377,49 @@ def test_what_is_received_is_bounded_and_the_bound_was_read_back(url: str) -> No
     with NngLink(shouter.url, tls=client_tls(url), answer_max_bytes=ANSWER_MAX) as link:
         assert link._line._socket.recv_max_size == ANSWER_MAX + 64
     shouter.kill()
+
+
+def test_questions_that_find_nobody_are_not_kept_in_memory() -> None:
+    with NngLink("tcp://127.0.0.1:1", redial_s=(60.0, 60.0)) as link:
+
+        def ask_in_vain(times: int) -> None:
+            for _ in range(times):
+                with pytest.raises(LinkError):
+                    link.request(bytes(100_000), 0.001)
+
+        ask_in_vain(20)
+        before = rss_bytes()
+        ask_in_vain(200)  # of which pynng itself would keep 20 MB
+        assert rss_bytes() < before + 8 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ipc"])
+def test_hostile_bytes_on_the_socket_leave_honest_askers_served(kind: str, tmp_path: Path) -> None:
+    shouter = Shouter("tcp://127.0.0.1:0" if kind == "tcp" else f"ipc://{tmp_path / 's.ipc'}")
+    rng = random.Random(6)  # noqa: S311 - a fuzzer's
+
+    def rude() -> socket.socket:
+        if kind == "tcp":
+            host, port = shouter.url.removeprefix("tcp://").split(":")
+            return socket.create_connection((host, int(port)), 5)
+        raw = socket.socket(socket.AF_UNIX)
+        raw.connect(str(tmp_path / "s.ipc"))
+        return raw
+
+    with NngLink(shouter.url) as honest:
+        assert honest.request(b"before", LONG_S) == b"BEFORE"
+        before = rss_bytes()
+        for _ in range(200):
+            lengths = [2**63, 2**33, REQUEST_MAX + 100, 5, 0]
+            head = b"\0SP\0\0\x30\0\0" if rng.random() < 0.7 else rng.randbytes(8)
+            kind_byte = b"" if kind == "tcp" else b"\x01"
+            frame = kind_byte + rng.choice(lengths).to_bytes(8, "big") + rng.randbytes(60)
+            with rude() as raw, suppress(OSError):
+                raw.sendall(head + frame[: rng.randrange(len(frame) + 1)])
+        assert honest.request(b"after", LONG_S) == b"AFTER"
+        assert rss_bytes() < before + 8 * 2**20
+    shouter.kill()
+    assert all(len(question) <= REQUEST_MAX + 64 for question in shouter.arrived)
 
 
 def test_certificates_go_with_tls_addresses_and_with_no_others() -> None:

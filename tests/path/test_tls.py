@@ -465,6 +465,38 @@ def test_when_strangers_hold_half_of_all_files_they_are_shed(
         assert honest.request(b"after", LONG_S) == b"cam-1"
 
 
+def test_a_handshake_that_freezes_makes_way_for_the_next_controller(
+    fleet: Fleet, port: Port
+) -> None:
+    # NNG itself would hang in there for ever, and never dial again (D2).
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        urls = (f"tls+tcp://127.0.0.1:{frozen.getsockname()[1]}", port.url)
+        with NngLink(*urls, tls=node_tls(fleet), redial_s=REDIAL_S, pipeless_s=0.0) as link:
+            with pytest.raises(LinkError, match="no connection"):
+                link.request(b"hello", SHORT_S)
+            assert link.request(b"hello", LONG_S) == b"cam-1"
+
+
+def test_many_handshakes_in_a_row_all_succeed(fleet: Fleet, port: Port) -> None:
+    tally = overhear.overhear()
+    before = tally.handshakes
+    tls = [node_tls(fleet, f"cam-{n}") for n in range(8)]
+    for round_ in range(8):
+        with ExitStack() as stack:
+            links = [stack.enter_context(dial(port, one)) for one in tls]
+            for n, link in enumerate(links):
+                assert link.request(b"%d" % round_, LONG_S) == f"cam-{n}".encode()
+    assert tally.handshakes == before
+
+
+def test_a_port_that_was_closed_can_be_asked_and_says_nothing(fleet: Fleet) -> None:
+    port = RawRep("tls+tcp://127.0.0.1:0", max_bytes=REQUEST_MAX, tls=fleet.server_tls())
+    port.close()
+    for _ in range(1000):
+        assert port.receive(LONG_S) is None
+    port.send(b"12345678", b"too late")
+
+
 def test_more_files_are_allowed_up_to_what_the_machine_grants(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
