@@ -100,7 +100,7 @@ def start(arguments: argparse.Namespace) -> int:
         meant = [row.node for row in plan.nodes.values() if covers(deployment.nodes, row.node)]
     text = (
         f"deployment {deployment.deployment}: {header.list_id} version {header.version} at"
-        f" {len(meant)} nodes until {when(until_ms)}"
+        f" {len(meant)} {'node' if len(meant) == 1 else 'nodes'} until {when(until_ms)}"
     )
     Output(json=arguments.json).show(
         {"deployment": deployment, "changed": changed, "nodes": meant},

@@ -206,7 +206,7 @@ def _each(arguments: argparse.Namespace, store: Store, one: Callable[[Store, Nod
 def _line(row: NodeRow, step: str, wipe: Wipe | None, at_ms: int) -> tuple[object, ...]:
     seen = row.seen
     why = row.reason or seen.refused
-    ago = f"{(at_ms - seen.at_ms) / 1000:.0f} s ago" if seen.at_ms else "never"
+    ago = f"{max(0, at_ms - seen.at_ms) // 1000} s ago" if seen.at_ms else "never"
     return (
         row.node,
         step,
