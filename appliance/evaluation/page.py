@@ -20,12 +20,12 @@ HTML, JSON = "report.html", "report.json"
 
 _SMALL = 0.05
 _STYLE = """
-body{font:15px/1.5 sans-serif;max-width:56em;margin:2em auto;padding:0 1em;color:#111}
+body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#111}
 table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em .7em;border-bottom:1px solid #ccc;
 text-align:right;vertical-align:top;white-space:nowrap}
-th:first-child,td:first-child,th.l,td.l{white-space:normal}th:first-child,td:first-child{text-align:left}
+td:first-child{min-width:7em}th:first-child,td:first-child,th.l,td.l{white-space:normal}th:first-child,td:first-child{text-align:left}
 caption{text-align:left;color:#444;padding-bottom:.3em}svg{max-width:100%;height:auto}
-.w{border-left:4px solid #000;padding:.1em 1em;margin:1em 0;background:#f4f4f4}
+.w{border-left:4px solid #000;padding:.1em 1em .1em 2em;margin:1em 0;background:#f4f4f4}
 img{height:96px;vertical-align:middle}td.l{text-align:left}@media print{img{height:60px}}
 """
 
@@ -75,21 +75,9 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def by_group(groups: Sequence[Group], what: str) -> str:
-    """A chart and a table; nothing without groups."""
+    """A chart, a table and words of caution; nothing without groups."""
     if not groups:
         return ""
-    rows = [
-        [
-            f"{g.column}: {g.value}",
-            f"{g.tpir.subjects if g.tpir else 0} / {g.fpir.subjects if g.fpir else 0}",
-            percent(g.tpir),
-            _points(g.difference),
-            percent(g.fpir),
-            _points(g.fpir_difference),
-            g.warning,
-        ]
-        for g in groups
-    ]
     measured = [g for g in groups if g.tpir is not None]
     chart = Chart(
         "TPIR per group",
@@ -98,34 +86,53 @@ def by_group(groups: Sequence[Group], what: str) -> str:
         height=70 + 24 * (len(measured) + 1),
     )
     for row, group in enumerate(reversed(measured), 1):
-        rate = group.tpir
-        if rate is not None:
-            chart.whisker(row, rate.value, rate.low, rate.high, group.value[:11])
+        if group.tpir is not None:
+            rate = group.tpir
+            chart.whisker(row, rate.value, rate.low, rate.high, group.value)
+    cautions = "".join(
+        f"<li>{escape(f'{g.column} {g.value}: {g.warning}')}" for g in groups if g.warning
+    )
     return (
         "<h2>By group</h2>"
         + chart.svg(names=False)
-        + table(
-            f"{what}. Differences are to all others of known"
-            " value; their intervals are widened for the number of groups. * leaves zero out",
-            [
-                "group",
-                "people: list / strangers",
-                "TPIR",
-                "difference",
-                "FPIR",
-                "difference",
-                "beware",
-            ],
-            rows,
-        )
+        + _group_table(groups, what)
+        + (f"<ul class=w>{cautions}</ul>" if cautions else "")
+    )
+
+
+def _group_table(groups: Sequence[Group], what: str) -> str:
+    """With false alerts if any group has strangers; a field test has not."""
+    strangers = any(g.fpir is not None for g in groups)
+    head = ["group", "listed", "TPIR", "difference"]
+    head += ["strangers", "FPIR", "difference"] * strangers
+    rows = []
+    for group in groups:
+        row = [
+            f"{group.column}: {group.value}",
+            f"{group.tpir.subjects if group.tpir else 0}",
+            percent(group.tpir),
+            _points(group.difference),
+        ]
+        if strangers:
+            row += [
+                f"{group.fpir.subjects if group.fpir else 0}",
+                percent(group.fpir),
+                _points(group.fpir_difference),
+            ]
+        rows.append(row)
+    return table(
+        f"{what}. Differences are to all others of known value, in points; their intervals are"
+        " widened for the number of groups. * leaves zero out",
+        head,
+        rows,
     )
 
 
 def _points(difference: Difference | None) -> str:
     if difference is None:
         return "-"
-    text = f"{difference.value:+.1%} [{difference.low:+.1%}, {difference.high:+.1%}]"
-    return text.replace("%", " %") + (" *" if difference.clear else "")
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" + (" *" if difference.clear else "")
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 640, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 16, 52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 26, 16, 52
+_NAME_CHARS = 13
+"""As wide as the margin at the left."""
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "1 5", "12 4")
 _MARKERS = ("circle", "square", "triangle", "diamond")
 _INKS = ("#000", "#333", "#555", "#111", "#444", "#666")
@@ -114,7 +116,7 @@ class Chart:
         self._body.append(
             f'<path d="M{a:.1f} {y - 4:.1f}v8M{b:.1f} {y - 4:.1f}v8M{a:.1f} {y:.1f}H{b:.1f}"'
             f' stroke="#000" fill="none"/>{_marker("circle", at, y)}'
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(name))}</text>'
         )
 
     def upright(self, x: float, label: str) -> None:
@@ -188,6 +190,10 @@ class Chart:
 def _round_step(raw: float) -> float:
     power = 10.0 ** math.floor(math.log10(raw))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_CHARS else name[: _NAME_CHARS - 1] + "…"
 
 
 def _marker(kind: str, x: float, y: float) -> str:
