@@ -72,6 +72,24 @@ def _join(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _first_boot(arguments: argparse.Namespace) -> int:
+    from appliance.services import firstboot
+
+    places = firstboot.Places.under(arguments.root)
+    if arguments.blink:
+        from appliance.services.misprovisioned import blink_until_stopped
+
+        blink_until_stopped(firstboot.lamps_on(places))
+        return 0
+    if arguments.report is not None:
+        firstboot.report(places, arguments.report)
+        return 0
+    firstboot.first_boot(places)
+    if not arguments.no_join:
+        firstboot.join_now(places)
+    return 0
+
+
 def _check_config(arguments: argparse.Namespace) -> int:
     from appliance.config import load
 
@@ -183,6 +201,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", type=Path, required=True, metavar="FILE", help="node.toml")
     sub.add_argument(
         "--ticket", type=Path, metavar="FILE", help="join.toml (default: beside node.toml)"
+    )
+    sub = add(
+        "first-boot",
+        _first_boot,
+        "make this node what the card's picket-provision.toml says, and join",
+        "picket first-boot",
+    )
+    sub.add_argument(
+        "--root", type=Path, default=Path("/"), metavar="FOLDER", help="below which all lies"
+    )
+    sub.add_argument("--no-join", action="store_true", help="leave joining to `picket join`")
+    sub.add_argument("--report", metavar="WHY", help="only bring picket-status.txt up to date")
+    sub.add_argument(
+        "--blink", action="store_true", help="only blink, until stopped, that the card is bad"
     )
     for name, command, what in (
         ("check-config", _check_config, "check a configuration, change nothing"),

@@ -169,3 +169,17 @@ class SealedAlertError(WireError):
 
 class SecretMemoryError(PicketError):
     """Memory that no other process can read is not to be had here."""
+
+
+class ProvisionError(PicketError):
+    """A card's picket-provision.toml, or a row of fleet.csv, is not what it should be."""
+
+    exit_status = 2
+
+
+class ImageError(PicketError):
+    """An image or a card cannot be used: missing, altered, too small, mounted, not a device."""
+
+
+class UpdateError(PicketError):
+    """An update was refused, or did not come to its end."""

@@ -53,6 +53,10 @@ ALERT: dict[NodeState, Rhythm] = {
 HINT: Rhythm = (_SHORT, 38)
 """On the second lamp, in states that leave it dark: works, but wants service when there is time."""
 
+CARD: Rhythm = (_LONG, _GAP, _SHORT, _GAP, _SHORT, 21)
+"""On the second lamp, with FAULT on the first: the card's picket-provision.toml is missing or bad;
+as long as FAULT's own, so that the two keep step."""
+
 MEANING: dict[NodeState, tuple[str, str]] = {
     NodeState.STARTING: ("blinks evenly, once a second", "starting"),
     NodeState.IDLE: ("one short flash every 4 s", "no deployment: the camera is off"),
@@ -66,6 +70,7 @@ MEANING: dict[NodeState, tuple[str, str]] = {
 }
 """What one sees, and what it means."""
 _HINT_MEANS = "works, but wants service: `picket doctor` says why"
+_CARD_MEANS = "the card is not provisioned: picket-status.txt on it says why"
 
 
 def rhythm(state: NodeState, lamp: Lamp, *, hint: bool = False) -> Rhythm:
@@ -82,6 +87,16 @@ def rhythm(state: NodeState, lamp: Lamp, *, hint: bool = False) -> Rhythm:
     if lamp is Lamp.CAMERA:
         raise ValueError("the camera lamp follows the camera, not the state")
     return STATUS[state] if lamp is Lamp.STATUS else ALERT.get(state, HINT if hint else DARK)
+
+
+def misprovisioned(t_s: float) -> dict[Lamp, bool]:
+    """Which lamps are lit while a card cannot be used: FAULT, and CARD on the second lamp.
+
+    Args:
+        t_s: since it began.
+    """
+    status = _is_lit(STATUS[NodeState.FAULT], t_s)
+    return {Lamp.CAMERA: False, Lamp.STATUS: status, Lamp.ALERT: _is_lit(CARD, t_s)}
 
 
 def lit(state: NodeState, *, camera_on: bool, t_s: float, hint: bool = False) -> dict[Lamp, bool]:
@@ -106,13 +121,16 @@ def farewell(*, camera_on: bool) -> dict[Lamp, bool]:
 
 
 def table_markdown() -> str:
-    """The table of the README; the last row is no state, but comes on top of one."""
+    """The table of the README; the last rows are no states, but come on top of one."""
     rows = [
         f"| {state} | {saw} | `{_drawn(STATUS[state])}` | {means} |"
         for state, (saw, means) in MEANING.items()
     ]
     rows.append(
         f"| (any) | second lamp: one short flash every 4 s | `{_drawn(HINT)}` | {_HINT_MEANS} |"
+    )
+    rows.append(
+        f"| (fault) | second lamp: 1 long, 2 short flashes | `{_drawn(CARD)}` | {_CARD_MEANS} |"
     )
     head = ["| state | status lamp | 0.1 s per sign, then again | means |", "|---|---|---|---|"]
     return "\n".join([*head, *rows])

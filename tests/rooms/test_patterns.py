@@ -94,10 +94,10 @@ def test_the_camera_lamp_has_no_rhythm() -> None:
 
 def test_the_table_has_a_row_for_every_state() -> None:
     rows = table_markdown().splitlines()
-    assert len(rows) == 2 + len(STATES) + 1
+    assert len(rows) == 2 + len(STATES) + 2
     assert all(row.count("|") == 5 for row in rows)
     names = [row.split("|")[1].strip() for row in rows[2:]]
-    assert names == [*(s.value for s in MEANING), "(any)"]
+    assert names == [*(s.value for s in MEANING), "(any)", "(fault)"]
 
 
 @pytest.mark.parametrize("state", STATES)
