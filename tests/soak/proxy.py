@@ -29,6 +29,7 @@ class Proxy:
     Attributes:
         port: where it listens.
         cable: set it at any time.
+        answered_bytes: passed from `target` so far.
     """
 
     def __init__(self, target: int) -> None:
@@ -36,6 +37,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.settimeout(_LOOK_S)
         self.port: int = self._listener.getsockname()[1]
+        self.answered_bytes = 0
         self._cable = Cable.WHOLE
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -94,6 +96,7 @@ class Proxy:
                 if self._cable is Cable.FROZEN or (answers and self._cable is Cable.DEAF):
                     continue  # TLS does not forgive this: the connection is lost, as it should be
                 sink.sendall(chunk)
+                self.answered_bytes += len(chunk) if answers else 0
         with self._lock:
             self._open -= {source, sink}
         for end in (source, sink):
