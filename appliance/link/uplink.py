@@ -39,6 +39,8 @@ class Uplink:
     Attributes:
         answered_ns: CLOCK_BOOTTIME of the last acknowledgement, None before it.
         delivered: rows acknowledged so far; a row whose answer was lost counts once.
+        refused: why the next hop said no to the last report, such as a full outbox; "" if it
+            did not.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Uplink:
         self._outbox, self._link, self._node = outbox, link, node
         self._timeout_s, self._clock = timeout_s, clock
         self._backoff = Backoff(stop, rng, clock, longest_s=longest_s)
-        self._denied = False
+        self.refused = ""
         self.answered_ns: int | None = None
         self.delivered = 0
 
@@ -69,7 +71,7 @@ class Uplink:
         except LinkError as e:
             if self._backoff.failures == 0:
                 log.warning("%d alerts wait: %s", self._outbox.depth, e)
-            self._denied = isinstance(e, DeniedError)
+            self.refused = str(e) if isinstance(e, DeniedError) else ""
             self._backoff.fail()
         else:
             if self._backoff.failures:
@@ -81,7 +83,7 @@ class Uplink:
 
         A next hop that said no is there already, and is given its time.
         """
-        if not self._denied:
+        if not self.refused:
             self._backoff.hurry()
 
     def flush(self, timeout_s: float) -> int:
@@ -116,5 +118,6 @@ class Uplink:
         ask(self._link, Report(self._node, rows), Ack, timeout_s)
         # Exactly what was sent: an answer must not be able to empty the outbox.
         self._outbox.drop(rows)
+        self.refused = ""
         self.delivered += len(rows)
         self.answered_ns = self._clock.boot_ns()

@@ -124,7 +124,7 @@ class OnTheCard(AgainstAList):
 TestInMemory = AgainstAList.TestCase
 TestInMemory.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestOnTheCard = OnTheCard.TestCase
-TestOnTheCard.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestOnTheCard.settings = settings(max_examples=10, stateful_step_count=20, deadline=None)
 
 
 def test_rows_that_come_again_are_kept_once_and_in_their_first_place(

@@ -159,12 +159,16 @@ def test_word_from_the_next_hop_ends_a_wait_unless_it_said_no() -> None:
     rig.uplink.hurry()
     rig.answer = Deny("too many reports wait")
     rig.uplink.step()
+    assert rig.uplink.refused == "the controller refused: too many reports wait"
     rig.answer = Ack()
     rig.uplink.hurry()
     rig.stop.set()  # so that the slice of the wait is over at once
     rig.uplink.step()
     assert rig.numbers() == []
     assert len(rig.link.arrived) == 1
+    rig.stop.clear()
+    rig.step()
+    assert (rig.numbers(), rig.uplink.refused) == ([1], "")
 
 
 @given(st.lists(st.sampled_from(["put", "step", "lose", "pull", "plug"]), max_size=60))
