@@ -14,7 +14,7 @@ A = TypeVar("A", bound=Answer)
 def ask(
     link: Link, question: Request, expected: type[A] | tuple[type[A], ...], timeout_s: float
 ) -> A:
-    """The controller's answer.
+    """The answer.
 
     Args:
         link: to ask on.
@@ -23,17 +23,15 @@ def ask(
         timeout_s: how long to wait.
 
     Raises:
-        DeniedError: the controller said no.
+        DeniedError: whoever was asked said no.
         LinkError: no answer in time, or one that makes no sense here.
     """
     try:
         answer = decode_answer(link.request(encode(question), timeout_s))
     except WireError as e:
-        raise LinkError(f"the controller's answer: {e}") from e
+        raise LinkError(f"the answer: {e}") from e
     if isinstance(answer, Deny):
-        raise DeniedError(f"the controller refused: {printable(answer.reason)}")
+        raise DeniedError(f"refused: {printable(answer.reason)}")
     if not isinstance(answer, expected):
-        raise LinkError(
-            f"the controller answered a {type(question).__name__} with a {type(answer).__name__}"
-        )
+        raise LinkError(f"it answered a {type(question).__name__} with a {type(answer).__name__}")
     return answer

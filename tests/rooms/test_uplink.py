@@ -159,7 +159,7 @@ def test_word_from_the_next_hop_ends_a_wait_unless_it_said_no() -> None:
     rig.uplink.hurry()
     rig.answer = Deny("too many reports wait")
     rig.uplink.step()
-    assert rig.uplink.refused == "the controller refused: too many reports wait"
+    assert rig.uplink.refused == "refused: too many reports wait"
     rig.answer = Ack()
     rig.uplink.hurry()
     rig.stop.set()  # so that the slice of the wait is over at once
