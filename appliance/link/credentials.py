@@ -118,13 +118,12 @@ def load(state: Path, server_name: str) -> ClientTls:
     )
 
 
-def load_key(state: Path) -> EllipticCurvePrivateKey:
-    """The node's key.
+def load_key(path: Path) -> EllipticCurvePrivateKey:
+    """A key of this node's, such as tls.key.
 
     Raises:
         IdentityError: missing or broken; names it.
     """
-    path = state / KEY
     try:
         key = load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
@@ -159,23 +158,13 @@ def swap(state: Path, key: EllipticCurvePrivateKey, certificate: bytes) -> None:
     _finish(state)
 
 
-def keep_key(state: Path, key: EllipticCurvePrivateKey) -> None:
-    """Write the first key, before anybody is asked to certify it.
+def keep_authority(state: Path, ca: bytes) -> None:
+    """Write whom to believe.
 
     Raises:
-        CardError: it is not kept.
-    """
-    replace(state / KEY, key_pem(key), mode=_PRIVATE)
-
-
-def keep_certificate(state: Path, certificate: bytes, ca: bytes) -> None:
-    """Write the first certificate and its authority: from now on this node has joined.
-
-    Raises:
-        CardError: it has not.
+        CardError: who was believed before still is.
     """
     replace(state / AUTHORITY, ca, mode=_PUBLIC)
-    replace(state / CERTIFICATE, certificate, mode=_PUBLIC)
 
 
 def _finish(state: Path) -> None:

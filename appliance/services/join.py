@@ -1,13 +1,15 @@
-"""`picket join`: the first and only time that a node asks without a certificate.
+"""`picket join`: the only time that a node asks without a certificate.
 
-1. keys     made here, and never anywhere else: tls.key (P-256), watch.key (Ed25519)
+1. keys     made here, and never anywhere else: TLS's (P-256), watch.key (Ed25519)
 2. request  kept beside them: the same request again is the same join, if the answer gets lost
 3. ask      at the join port; the controller is held against the authority in join.toml
 4. check    the certificate is for this node and this key, by that authority
-5. keep     ca.crt, then tls.crt, whose presence says that this node has joined
-6. erase    the token in join.toml is overwritten and the file removed
+5. keep     ca.crt, then tls.key and tls.crt, whose presence says that this node has joined
+6. erase    the token in join.toml is overwritten and the file removed; its digest is kept
 
-Interrupted at any point, it is run again and goes on. Nothing is printed in here.
+Interrupted at any point, it is run again and goes on. A node that has joined joins again when it
+is given another token, which is how it comes back after its certificate was revoked or has run
+out. Nothing is printed in here.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import tomllib
-from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +39,7 @@ from appliance.wire import Join, Joined
 
 log = logging.getLogger(__name__)
 
-_REQUEST = "tls.csr"
+_PENDING_KEY, _PENDING_REQUEST, _USED = "join.key", "join.csr", "join.used"
 _JOIN_MAX_BYTES = 64 * 1024
 _ANSWER_S = 30.0
 
@@ -58,7 +60,7 @@ def join(config: Config, join_file: Path, *, timeout_s: float = _ANSWER_S) -> bo
         timeout_s: for the controller's answer.
 
     Returns:
-        False: this node had joined before, and its certificate has not run out; all is as it was.
+        False: this node had joined by this invitation, or by one that is gone; all is as it was.
 
     Raises:
         IdentityError: join.toml is missing or none, or the answer is no certificate for us.
@@ -66,13 +68,13 @@ def join(config: Config, join_file: Path, *, timeout_s: float = _ANSWER_S) -> bo
         CardError: something cannot be written.
     """
     state = Path(config.link.state)
-    if credentials.joined(state) and datetime.now(UTC) < credentials.life(state)[1]:
+    if credentials.joined(state) and not _is_new(join_file, state):
         log.info("%s has joined already", config.node.id)
         _erase(join_file)
         return False
     invitation = _read(join_file)
     _folder(state)
-    key = _tls_key(state)
+    key = _pending_key(state)
     question = Join(
         node=config.node.id,
         token=bytes.fromhex(invitation.token),
@@ -84,10 +86,25 @@ def join(config: Config, join_file: Path, *, timeout_s: float = _ANSWER_S) -> bo
     with NngLink(config.link.join, tls=tls) as link:
         certificate = ask(link, question, Joined, timeout_s).certificate
     credentials.check(certificate, key=key, node=config.node.id, ca=ca)
-    credentials.keep_certificate(state, certificate, ca)
-    (state / _REQUEST).unlink(missing_ok=True)
+    credentials.keep_authority(state, ca)
+    credentials.swap(state, key, certificate)
+    replace(state / _USED, _digest(invitation))
+    for pending in (_PENDING_KEY, _PENDING_REQUEST):
+        (state / pending).unlink(missing_ok=True)
     _erase(join_file)
     return True
+
+
+def _is_new(join_file: Path, state: Path) -> bool:
+    """Whether a node that has joined is invited again, by a token that it has not used."""
+    if not join_file.exists():
+        return False
+    used = state / _USED
+    return not used.exists() or used.read_bytes() != _digest(_read(join_file))
+
+
+def _digest(invitation: _Invitation) -> bytes:
+    return sha256(bytes.fromhex(invitation.token)).hexdigest().encode()
 
 
 def _read(path: Path) -> _Invitation:
@@ -110,13 +127,14 @@ def _folder(path: Path) -> None:
         raise CardError(f"{path}: cannot be made: {e.strerror}") from e
 
 
-def _tls_key(state: Path) -> EllipticCurvePrivateKey:
+def _pending_key(state: Path) -> EllipticCurvePrivateKey:
     """The key of an attempt that was interrupted, or a new one."""
-    if (state / credentials.KEY).exists():
-        return credentials.load_key(state)
-    (state / _REQUEST).unlink(missing_ok=True)  # of a key that is gone
+    path = state / _PENDING_KEY
+    if path.exists():
+        return credentials.load_key(path)
+    (state / _PENDING_REQUEST).unlink(missing_ok=True)  # of a key that is gone
     key = credentials.new_key()
-    credentials.keep_key(state, key)
+    replace(path, credentials.key_pem(key))
     return key
 
 
@@ -126,7 +144,7 @@ def _request(state: Path, key: EllipticCurvePrivateKey, node: str) -> bytes:
     Kept, because its signature is random: the controller tells by its bytes that a token which
     was used is used again by the same node.
     """
-    path = state / _REQUEST
+    path = state / _PENDING_REQUEST
     if path.exists():
         return path.read_bytes()
     request = credentials.request_for(key, node)

@@ -16,7 +16,7 @@ from appliance import config
 from appliance.config import Config
 from appliance.controller.fleet import Fleet, Settings
 from appliance.controller.identity import new_authority, pem
-from appliance.errors import DeniedError, IdentityError, LinkError
+from appliance.errors import CardError, DeniedError, IdentityError, LinkError
 from appliance.link import credentials
 from appliance.link.nng import NngLink
 from appliance.link.rawrep import RawRep
@@ -42,6 +42,7 @@ class Door:
         self.url = self.socket.url
         self.asked: list[Join] = []
         self.lose_answers = False
+        self.token = TOKEN
         self.born = NOW
         self.certify_for: str | None = None
         self._stop = threading.Event()
@@ -61,7 +62,7 @@ class Door:
                 self.socket.send(received.reply_to, encode(self._answer(question)))
 
     def _answer(self, question: Join) -> Joined | Deny:
-        if question.token != TOKEN:
+        if question.token != self.token:
             return Deny("no such token")
         csr, name = question.csr, question.node
         if self.certify_for is not None:
@@ -108,14 +109,16 @@ def test_a_node_makes_its_keys_is_certified_and_forgets_the_token(
         assert not still_open.read().strip(b"\0"), "overwritten before it was removed"
     assert not (tmp_path / "join.toml").exists()
     state = tmp_path / "link"
-    assert {path.name for path in state.iterdir()} == {"tls.key", "tls.crt", "ca.crt"}
+    assert {path.name for path in state.iterdir()} == {
+        *("tls.key", "tls.crt", "ca.crt", "join.used")
+    }
     assert (mode(state), mode(state / "tls.key")) == (0o700, 0o600)
     assert mode(tmp_path / "watch.key") == 0o640
     tls = credentials.load(state, "controller")
     assert tls.certificate
     certificate = x509.load_pem_x509_certificate(tls.certificate)
     certificate.verify_directly_issued_by(fleet.authority.certificate)
-    assert certificate.public_key() == credentials.load_key(state).public_key()
+    assert certificate.public_key() == credentials.load_key(state / "tls.key").public_key()
     watch_key = load_identity(tmp_path / "watch.key").public_key().public_bytes_raw()
     assert [asked.watch_key for asked in door.asked] == [watch_key]
 
@@ -165,21 +168,49 @@ def test_an_answer_that_is_lost_is_asked_for_again_by_the_same_request(
     assert first == second
 
 
-def test_a_node_whose_certificate_has_run_out_joins_again_with_the_same_key(
+def test_a_node_that_is_invited_again_joins_again_with_a_new_key(
     node: Config, door: Door, tmp_path: Path, fleet: Fleet
 ) -> None:
     door.born = NOW - timedelta(days=31)
     join(node, tmp_path / "join.toml", timeout_s=LONG_S)
-    key, watch_key = door.asked[0].csr, door.asked[0].watch_key
-    door.born = NOW
-    (tmp_path / "join.toml").write_text(fleet.join_toml(TOKEN))
+    before = (tmp_path / "link" / "tls.key").read_bytes()
+    door.born, door.token = NOW, bytes(reversed(TOKEN))
+    (tmp_path / "join.toml").write_text(fleet.join_toml(door.token))
     assert join(node, tmp_path / "join.toml", timeout_s=LONG_S)
-    again = door.asked[-1]
-    assert x509.load_pem_x509_csr(again.csr).public_key() == (
-        x509.load_pem_x509_csr(key).public_key()
-    )
-    assert again.watch_key == watch_key
+    first, again = door.asked
+    assert (tmp_path / "link" / "tls.key").read_bytes() != before
+    assert again.csr != first.csr
+    assert again.watch_key == first.watch_key
     assert credentials.life(tmp_path / "link")[1] > NOW
+    tls = credentials.load(tmp_path / "link", "controller")
+    assert tls.certificate
+    asked_for = x509.load_pem_x509_csr(again.csr).public_key()
+    assert x509.load_pem_x509_certificate(tls.certificate).public_key() == asked_for
+
+
+def test_a_second_invitation_that_fails_leaves_the_node_as_it_was(
+    node: Config, tmp_path: Path, fleet: Fleet
+) -> None:
+    join(node, tmp_path / "join.toml", timeout_s=LONG_S)
+    before = credentials.load(tmp_path / "link", "controller")
+    (tmp_path / "join.toml").write_text(fleet.join_toml(os.urandom(32)))
+    with pytest.raises(DeniedError, match="no such token"):
+        join(node, tmp_path / "join.toml", timeout_s=LONG_S)
+    assert credentials.load(tmp_path / "link", "controller") == before
+
+
+def test_interrupted_after_the_answer_it_is_asked_again_by_the_same_request(
+    node: Config, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise CardError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(credentials, "swap", cut)
+        with pytest.raises(CardError):
+            join(node, tmp_path / "join.toml", timeout_s=LONG_S)
+    assert join(node, tmp_path / "join.toml", timeout_s=LONG_S)
+    assert door.asked[0] == door.asked[1]
 
 
 def test_a_no_leaves_the_token_where_it_is(node: Config, tmp_path: Path, fleet: Fleet) -> None:

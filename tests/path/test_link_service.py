@@ -133,9 +133,8 @@ class Node:
         born = datetime.now(UTC) - timedelta(days=age_days)
         issued = fleet.issue("cam-1", credentials.request_for(key, "cam-1"), born)
         state = folder / "link"
-        credentials.keep_key(state, key)
-        ca = fleet.server_tls().ca
-        credentials.keep_certificate(state, pem(issued), ca)
+        credentials.keep_authority(state, fleet.server_tls().ca)
+        credentials.swap(state, key, pem(issued))
 
     @contextmanager
     def service(self) -> Iterator[LinkService]:

@@ -53,8 +53,8 @@ class Office:
 def state(tmp_path: Path) -> Path:
     key = credentials.new_key()
     issued = identity.issue_node(AUTHORITY, "cam-1", credentials.request_for(key, "cam-1"), NOW)
-    credentials.keep_key(tmp_path, key)
-    credentials.keep_certificate(tmp_path, identity.pem(issued), CA)
+    credentials.keep_authority(tmp_path, CA)
+    credentials.swap(tmp_path, key, identity.pem(issued))
     return tmp_path
 
 
@@ -75,7 +75,7 @@ def renewal(state: Path, office: Office, clock: SimulatedClock) -> Renewal:
 
 def fits(state: Path) -> bool:
     certificate = x509.load_pem_x509_certificate((state / "tls.crt").read_bytes())
-    return certificate.public_key() == credentials.load_key(state).public_key()
+    return certificate.public_key() == credentials.load_key(state / "tls.key").public_key()
 
 
 def test_a_young_certificate_is_left_alone(
