@@ -67,7 +67,14 @@ class Desk:
         self.reception = Reception(
             self.office, store.alerts, alert_key=alert_key, utc_ms=utc_ms, notify=notify
         )
-        self.joining = Joining(self.office, store, issue=issue, utc_ms=utc_ms, notify=notify)
+        self.joining = Joining(
+            self.office,
+            store,
+            attendance=self.attendance,
+            issue=issue,
+            utc_ms=utc_ms,
+            notify=notify,
+        )
         self.endpoints = Endpoints(
             self.office,
             store,

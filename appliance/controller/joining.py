@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from appliance.controller import identity
+from appliance.controller.attendance import Attendance
 from appliance.controller.events import Notify, event
 from appliance.controller.office import Office
 from appliance.controller.store import Status, Store
@@ -42,6 +43,7 @@ class Joining:
     Args:
         office: told to look again after a node has joined.
         store: has the tokens.
+        attendance: told of each node that joined.
         issue: makes certificates.
         utc_ms: wall clock.
         notify: told of each node that joined or was turned away.
@@ -52,11 +54,13 @@ class Joining:
         office: Office,
         store: Store,
         *,
+        attendance: Attendance,
         issue: Issue,
         utc_ms: Callable[[], int],
         notify: Notify,
     ) -> None:
         self._office, self._store, self._issue = office, store, issue
+        self._attendance = attendance
         self._utc_ms, self._notify = utc_ms, notify
 
     def answer(self, request: Request) -> Answer:
@@ -83,6 +87,8 @@ class Joining:
             reason = str(e)[:REASON_MAX_CHARS]
             self._notify(event("denied", node=request.node, reason=reason))
             return Deny(reason)
+        # A node that was silent for long and joins again has been confirmed by its token.
+        self._attendance.heard(request.node, at_ms=now_ms)
         self._notify(event("joined", node=request.node))
         return Joined(identity.pem(certificate))
 

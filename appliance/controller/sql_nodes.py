@@ -27,16 +27,20 @@ class SqlNodes:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def invite(self, node: str, *, token_hash: bytes, expires_ms: int, now_ms: int) -> None:
+    def invite(
+        self, node: str, *, token_hash: bytes, expires_ms: int, now_ms: int, again: bool = False
+    ) -> None:
         with self._database.writing(notify=True) as connection:
             status = _status(connection, node)
-            if status not in {None, Status.INVITED}:
+            if status is Status.REVOKED or not (again or status in {None, Status.INVITED}):
                 raise StoreError(f"node {node} is {status} already")
             columns = {
                 "status": Status.INVITED.value,
                 "reason": "",
                 "token_hash": token_hash,
                 "token_expires_ms": expires_ms,
+                "join_digest": None,
+                "watch_key": None,
             }
             upsert(connection, nodes, [{"node": node, **columns}])
             sql_records.write(connection, "node-invited", now_ms=now_ms, about={"node": node})

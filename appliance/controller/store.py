@@ -224,8 +224,17 @@ class Record:
 class Nodes(Protocol):
     """Who belongs to the fleet."""
 
-    def invite(self, node: str, *, token_hash: bytes, expires_ms: int, now_ms: int) -> None:
+    def invite(
+        self, node: str, *, token_hash: bytes, expires_ms: int, now_ms: int, again: bool = False
+    ) -> None:
         """Expect a node to join; replaces an earlier token of a node that has not joined yet.
+
+        Args:
+            node: its name.
+            token_hash: SHA-256 of its token.
+            expires_ms: after which the token is worth nothing.
+            now_ms: for the record.
+            again: also if it has joined already: it is a stranger from now on, until it joins.
 
         Raises:
             StoreError: it has joined already, or was revoked.

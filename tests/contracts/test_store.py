@@ -103,8 +103,8 @@ def deployment(**changes: object) -> Deployment:
     return Deployment(**(fields | changes))  # type: ignore[arg-type]  # fields of a dataclass
 
 
-def invite(store: Store, node: str = "cam-1") -> None:
-    store.nodes.invite(node, token_hash=b"t" * 32, expires_ms=NOW + 1000, now_ms=NOW)
+def invite(store: Store, node: str = "cam-1", *, again: bool = False) -> None:
+    store.nodes.invite(node, token_hash=b"t" * 32, expires_ms=NOW + 1000, now_ms=NOW, again=again)
 
 
 def join(store: Store, node: str = "cam-1", digest: bytes = b"j" * 32, serial: int = 1) -> None:
@@ -156,6 +156,19 @@ def test_refuses_to_invite_a_node_that_has_joined(store: Store) -> None:
         invite(store)
 
 
+def test_a_node_that_is_invited_again_is_a_stranger_until_it_joins(store: Store) -> None:
+    invite(store)
+    join(store)
+    invite(store, again=True)
+    row = store.nodes.get("cam-1")
+    assert row is not None
+    assert (row.status, row.watch_key, row.serials) == (Status.INVITED, None, (1,))
+    join(store, digest=b"x" * 32, serial=2)
+    row = store.nodes.get("cam-1")
+    assert row is not None
+    assert (row.status, row.serials) == (Status.JOINED, (1, 2))
+
+
 def test_revoked_is_for_ever(store: Store) -> None:
     invite(store)
     join(store)
@@ -163,6 +176,8 @@ def test_revoked_is_for_ever(store: Store) -> None:
     store.nodes.set_status("cam-1", Status.REVOKED, "again", now_ms=NOW)
     with pytest.raises(StoreError, match="for ever"):
         store.nodes.set_status("cam-1", Status.JOINED, "", now_ms=NOW)
+    with pytest.raises(StoreError, match="revoked already"):
+        invite(store, again=True)
     row = store.nodes.get("cam-1")
     assert row is not None
     assert (row.status, row.reason) == (Status.REVOKED, "stolen")

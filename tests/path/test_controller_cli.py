@@ -238,6 +238,22 @@ def test_a_revoked_node_is_cut_off_and_stays_out(
     assert "for ever" in operator.fails("confirm", "cam-1")
 
 
+def test_a_node_with_a_new_card_joins_again_and_the_old_card_is_refused(
+    operator: Operator, serving: Serving, joined: list[Node]
+) -> None:
+    old = _node(operator, serving, joined)
+    folder = operator.fleet.parent / "cam-1"
+    assert "joined already" in operator.fails("node", "add", "cam-1", "--out", folder)
+    shutil.move(folder, operator.fleet.parent / "old")
+    operator.does("node", "add", "cam-1", "--out", folder, "--again")
+    serving.told("joined", node="cam-1")
+    joined.append(Node(folder, serving))
+    joined[-1].greet()
+    with pytest.raises(LinkError):
+        old.poll()
+    assert operator.node("cam-1")["certificates"] == 2
+
+
 # Hostile nodes
 
 

@@ -580,6 +580,23 @@ def test_a_long_silence_is_quarantined_and_a_short_one_is_not(rig: Rig) -> None:
     assert rig.store.records.after(0)[-1].kind == "node-quarantined"
 
 
+def test_a_node_that_joins_again_after_a_long_silence_is_trusted(rig: Rig) -> None:
+    rig.greeted()
+    rig.advance(1000 * 3600)
+    token = secrets.token_bytes(32)
+    rig.store.nodes.invite(
+        "cam-1",
+        token_hash=token_hash(token),
+        expires_ms=rig.now_ms() + HOUR_MS,
+        now_ms=rig.now_ms(),
+        again=True,
+    )
+    node = Node("cam-1")
+    assert isinstance(rig.desk.joining.answer(node.join(token)), Joined)
+    assert isinstance(rig.ask(node.hello()), Welcome)
+    assert rig.row().status is Status.JOINED
+
+
 # Alerts and health
 
 

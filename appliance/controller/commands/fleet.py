@@ -60,6 +60,12 @@ def add(commands: Commands) -> None:
     sub.add_argument(
         "--hours", type=hours, default=72.0, help="for which the token is good (default 72)"
     )
+    sub.add_argument(
+        "--again",
+        action="store_true",
+        help="the node has joined before: a new card, or its certificate ran out; what it had is"
+        " revoked",
+    )
     sub = commands.add("nodes", nodes, "show every node and how far it has come", "--json")
     sub.add_argument("patterns", nargs="*", type=pattern, metavar="NODE", help="only these")
     for name, command, what, example in (
@@ -108,8 +114,17 @@ def node_add(arguments: argparse.Namespace) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise CardError(f"{folder}: cannot be made: {e.strerror}") from e
+        row = store.nodes.get(node)
+        if arguments.again and row is not None and row.serials:
+            fleet.revoke(row.serials, now())
         # The store first: a join.toml that nobody knows would be worse than none.
-        store.nodes.invite(node, token_hash=token_hash(token), expires_ms=expires_ms, now_ms=at_ms)
+        store.nodes.invite(
+            node,
+            token_hash=token_hash(token),
+            expires_ms=expires_ms,
+            now_ms=at_ms,
+            again=arguments.again,
+        )
         if not (folder / "node.toml").exists():  # it may have been edited since
             replace(folder / "node.toml", config, mode=0o644)
         replace(folder / "join.toml", fleet.join_toml(token).encode())
@@ -170,8 +185,9 @@ def revoke(arguments: argparse.Namespace) -> int:
     with workplace(arguments.fleet) as (fleet, store):
 
         def one(store: Store, row: NodeRow) -> str:
-            store.nodes.set_status(row.node, Status.REVOKED, arguments.reason, now_ms=now_ms())
+            # This order: a controller that notices the revocation finds the list that has it.
             fleet.revoke(row.serials, now())
+            store.nodes.set_status(row.node, Status.REVOKED, arguments.reason, now_ms=now_ms())
             return "is revoked"
 
         return _each(arguments, store, one)
