@@ -14,7 +14,7 @@ import tomli_w
 from msgspec import Meta, Struct
 
 from appliance.errors import ConfigError
-from appliance.wire import Name
+from appliance.wire import Name, NameOrNone
 
 Seconds = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 _Url = Annotated[str, Meta(pattern=r"\Atls\+tcp://.+\Z", max_length=200)]
@@ -76,6 +76,8 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         folder: holds manifest.toml; "" is the folder that came with this installation.
         detector, embedder: names in the manifest.
+        hidden, occlusion: the embedder for part-hidden faces and the classifier that finds them,
+            both or neither: "" reads every face as a bare one.
         accelerator: "auto" takes the fastest that is there and answers as it should; "cpu",
             "coral", "hailo". One that fails is left for the CPU, loudly.
         threads: CPU threads per model.
@@ -85,6 +87,8 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = ""
     detector: Name = "centerface-640x384"
     embedder: Name = "mobilefacenet-112"
+    hidden: NameOrNone = ""
+    occlusion: NameOrNone = ""
     accelerator: Literal["auto", "cpu", "coral", "hailo"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=16)] = 2
     force: bool = False

@@ -224,6 +224,8 @@ class Health(msgspec.Struct, frozen=True, array_like=True, tag="health/1"):
             cannot write goes on in memory and says so.
         watch_version: of the software.
         flags: what else is not as it should be; the names of system/health.py's FLAGS.
+        faces_unsearchable: of faces_seen, those of which too much was hidden, or a part for which
+            the list has no templates.
     """
 
     node: Name
@@ -254,6 +256,7 @@ class Health(msgspec.Struct, frozen=True, array_like=True, tag="health/1"):
     outbox_durable: bool = True
     watch_version: NameOrNone = ""
     flags: Annotated[tuple[Name, ...], Meta(max_length=FLAGS_MAX)] = ()
+    faces_unsearchable: Count = 0
 
 
 class Renew(msgspec.Struct, frozen=True, array_like=True, tag="renew/1"):

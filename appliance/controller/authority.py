@@ -11,8 +11,8 @@ refuses the whole list for one photograph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,10 @@ from appliance.controller.report import REPORT_SUFFIX, Outcome, Report
 from appliance.controller.workplace import now_ms
 from appliance.errors import CardError, IdentityError, ModelError, PhotoError
 from appliance.link.file import replace
+from appliance.types import FalseMatch
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
+from appliance.vision.occlusion import Teller
 from appliance.vision.quality import QualityGate
 from appliance.watchlist.build import Facts, Progress, Templates
 from appliance.watchlist.bundle import WHOLE
@@ -60,6 +62,7 @@ class Order:
         version: None for the seconds since 1970, so that later is newer.
         hours: from now until it expires.
         false_alerts: tolerable, per passer-by who is not on the list.
+        accept_partial: see Enroller.
     """
 
     photos: Sequence[Path]
@@ -74,6 +77,7 @@ class Order:
     officer: str
     hours: float
     false_alerts: float
+    accept_partial: bool = False
 
     def facts(self, now_ms: int) -> Facts:
         """What the header is to say."""
@@ -92,13 +96,24 @@ class Order:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What makes the templates of a column, and what its cosines mean."""
+
+    model: str
+    table: FalseMatch
+
+
 @contextmanager
-def open_enroller(models: Path | None, *, threads: int) -> Iterator[tuple[Enroller, ModelFile]]:
-    """The models, loaded: the same as nodes use by default.
+def open_enroller(
+    models: Path | None, *, threads: int, accept_partial: bool = False
+) -> Iterator[tuple[Enroller, Mapping[str, Scaled]]]:
+    """The models, loaded: the same as nodes use by default; and what their columns are made by.
 
     Args:
         models: folder with manifest.toml, None for the one that came with this installation.
         threads: CPU threads per model.
+        accept_partial: see Enroller.
 
     Raises:
         ModelError: missing, another file than the manifest's, or of the wrong kind.
@@ -106,17 +121,24 @@ def open_enroller(models: Path | None, *, threads: int) -> Iterator[tuple[Enroll
     """
     names, bounds, quality = config.Models(), config.Detection(), config.Quality()
     manifest = Manifest.load(models or SHIPPED)
-    embedder_file = manifest.model(names.embedder)
-    with (
-        TfliteAccelerator(manifest.model(names.detector), threads=threads) as detector,
-        TfliteAccelerator(embedder_file, threads=threads) as embedder,
-    ):
+    bare = manifest.model(names.embedder)
+    hidden = manifest.model(names.hidden) if names.hidden else None
+    with ExitStack() as stack:
+
+        def load(model: ModelFile) -> TfliteAccelerator:
+            return stack.enter_context(TfliteAccelerator(model, threads=threads))
+
         yield (
             Enroller(
                 detector=FaceDetector(
-                    detector, min_score=bounds.min_score, max_faces=bounds.max_faces
+                    load(manifest.model(names.detector)),
+                    min_score=bounds.min_score,
+                    max_faces=bounds.max_faces,
                 ),
-                embedder=FaceEmbedder(embedder),
+                embedder=FaceEmbedder(load(bare)),
+                hidden=FaceEmbedder(load(hidden)) if hidden else None,
+                teller=Teller(load(manifest.model(names.occlusion))) if names.occlusion else None,
+                accept_partial=accept_partial,
                 gate=QualityGate(
                     min_eye_distance_px=quality.min_eye_distance_px,
                     min_sharpness=quality.min_sharpness,
@@ -125,8 +147,17 @@ def open_enroller(models: Path | None, *, threads: int) -> Iterator[tuple[Enroll
                     max_turn=quality.max_turn,
                 ),
             ),
-            embedder_file,
+            _scaled(bare, hidden),
         )
+
+
+def _scaled(bare: ModelFile, hidden: ModelFile | None) -> dict[str, Scaled]:
+    if bare.false_match is None:
+        raise ModelError(f"{bare.spec.name}: its false matches were never measured")
+    columns = {WHOLE: Scaled(bare.spec.id, bare.false_match)}
+    if hidden is not None:
+        columns |= {name: Scaled(hidden.spec.id, table) for name, table in hidden.columns.items()}
+    return columns
 
 
 def assess(
@@ -159,7 +190,7 @@ def build_list(
     out: Path,
     facts: Facts,
     enrolled: Sequence[Enrolled],
-    embedder: ModelFile,
+    scaled: Mapping[str, Scaled],
     report: Report,
     *,
     progress: Progress | None = None,
@@ -170,7 +201,7 @@ def build_list(
         out: of LIST.bundle.
         facts: what the authority says of it.
         enrolled: its templates, at least one.
-        embedder: that made them; its table tells whether the rate can be promised.
+        scaled: what made them, by column; its table tells whether the rate can be promised.
         report: written beside the list.
         progress: told after each piece.
 
@@ -178,27 +209,25 @@ def build_list(
         Where the key is.
 
     Raises:
-        PhotoError: there is no template.
+        PhotoError: there is no template of a whole face.
         ThresholdError: no threshold keeps the promised rate with so many templates.
-        ModelError: the embedder was never measured: nothing can be promised.
         CardError: a file cannot be written.
     """
     if not enrolled:
         raise PhotoError("no photograph was accepted: there is no list to make")
-    if embedder.false_match is None:
-        raise ModelError(f"{embedder.spec.name}: its false matches were never measured")
-    threshold_for(
-        embedder.false_match,
-        templates=len(enrolled),
-        fpir=facts.target_fpir,
-        floor=facts.threshold_floor,
-    )
     by_subject: dict[str, list[Enrolled]] = {}
     for one in enrolled:
         by_subject.setdefault(one.photo.subject, []).append(one)
-    vectors = np.stack([one.vector for rows in by_subject.values() for one in rows])  # (n, dim)
-    counts = [len(rows) for rows in by_subject.values()]
-    columns = {WHOLE: Templates(embedder.spec.id, counts, vectors)}
+    columns = _columns(list(by_subject.values()), scaled)
+    if WHOLE not in columns:
+        raise PhotoError("every photograph is of a part-hidden face: there is no list to make")
+    # A column of hidden faces that cannot keep the rate is left out by the nodes, and they say so.
+    threshold_for(
+        scaled[WHOLE].table,
+        templates=len(columns[WHOLE].vectors),
+        fpir=facts.target_fpir,
+        floor=facts.threshold_floor,
+    )
     content_key, key_path = new_key(), out.with_suffix(KEY_SUFFIX)
     try:
         write_key(key_path, content_key)
@@ -207,6 +236,19 @@ def build_list(
         raise CardError(f"{out}: cannot be written: {e.strerror}") from e
     replace(out.with_suffix(REPORT_SUFFIX), report.as_json().encode())
     return key_path
+
+
+def _columns(
+    subjects: Sequence[Sequence[Enrolled]], scaled: Mapping[str, Scaled]
+) -> dict[str, Templates]:
+    """The templates of each column that has any, grouped by subject."""
+    columns = {}
+    for name, scale in scaled.items():
+        rows = [[one.vectors[name] for one in each if name in one.vectors] for each in subjects]
+        vectors = [vector for each in rows for vector in each]
+        if vectors:
+            columns[name] = Templates(scale.model, [len(each) for each in rows], np.stack(vectors))
+    return columns
 
 
 def sign_list(path: Path, key: Ed25519PrivateKey) -> int:
@@ -260,10 +302,10 @@ def enrol(order: Order, say: Callable[[str], object]) -> None:
     """
     bundle, facts = bundle_path(order.out), order.facts(now_ms())
     key = signing_key(order.key, make=True)
-    with open_enroller(None, threads=2) as (enroller, embedder):
+    with open_enroller(None, threads=2, accept_partial=order.accept_partial) as (enroller, scaled):
         enrolled = [enroller.enrol(photo) for photo in gather(order.photos, order.subject)]
         outcomes = [Outcome(e.photo.subject, str(e.photo.path), "", e.quality) for e in enrolled]
-        key_path = build_list(bundle, facts, enrolled, embedder, Report(outcomes, {}))
+        key_path = build_list(bundle, facts, enrolled, scaled, Report(outcomes, {}))
     sign_list(bundle, key)
     subjects = len({one.photo.subject for one in enrolled})
     say(f"{bundle}: {subjects} subjects, {len(enrolled)} templates, version {facts.version}")

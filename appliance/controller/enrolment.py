@@ -1,13 +1,15 @@
 """Photographs become templates. Each photograph must show exactly one good face.
 
-Enters: pictures, one subject reference each. Leaves: one template per photograph. A photograph
-that cannot be enrolled is named with the reason; nothing is guessed and no face is chosen.
+Enters: pictures, one subject reference each. Leaves: one template per photograph and column: the
+whole face, and the same face as it is without each part that may be hidden on a street. A
+photograph that cannot be enrolled is named with the reason; nothing is guessed and no face is
+chosen.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from appliance.errors import PhotoError
 from appliance.interfaces import Detector, Embedder
 from appliance.types import Face, Image, Quality, Vector
 from appliance.vision.align import align
+from appliance.vision.occlusion import PARTS
 from appliance.vision.quality import QualityGate
+from appliance.vision.reader import CERTAIN, WHOLE, Tells, open_part
 from appliance.wire import NAME_MAX_CHARS
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -46,14 +50,15 @@ class Photo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Enrolled:
-    """A photograph that became a template.
+    """A photograph that became templates.
 
     Attributes:
-        vector: (dim,) float32, L2 norm 1.
+        vectors: by column, each (dim,) float32 of L2 norm 1; without "whole" if the photograph
+            shows a part-hidden face.
     """
 
     photo: Photo
-    vector: Vector
+    vectors: Mapping[str, Vector]
     quality: Quality
 
 
@@ -109,16 +114,33 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 class Enroller:
-    """Photograph to template, by the models that the node uses."""
+    """Photograph to templates, by the models that the node uses.
 
-    def __init__(self, *, detector: Detector, embedder: Embedder, gate: QualityGate) -> None:
+    Args:
+        hidden: embedder for part-hidden faces; without it there is the column "whole" only.
+        teller: says whether a photograph's face is hidden itself.
+        accept_partial: take such a photograph for the column of what is hidden on it.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        embedder: Embedder,
+        gate: QualityGate,
+        hidden: Embedder | None = None,
+        teller: Tells | None = None,
+        accept_partial: bool = False,
+    ) -> None:
         self._detector, self._embedder, self._gate = detector, embedder, gate
+        self._hidden, self._teller, self._accept_partial = hidden, teller, accept_partial
 
     def enrol(self, photo: Photo) -> Enrolled:
-        """The template of a photograph.
+        """The templates of a photograph.
 
         Raises:
-            PhotoError: unreadable, no face, two faces, or a face too poor; names the photo.
+            PhotoError: unreadable, no face, two faces, or a face too poor or hidden; names the
+                photo.
         """
         picture = read_picture(photo.path)
         face = self._one_face(picture, photo.path)
@@ -126,7 +148,24 @@ class Enroller:
         quality = self._gate.assess(crop, face)
         if quality.refusal is not None:
             raise PhotoError(f"{photo.path}: {quality.refusal}")
-        return Enrolled(photo, self._embedder.embed(crop), quality)
+        return Enrolled(photo, self._templates(crop, photo.path), quality)
+
+    def _templates(self, crop: Image, path: Path) -> dict[str, Vector]:
+        """By column: all of them for a bare face, the one of what is hidden for another."""
+        told = None if self._teller is None else self._teller.tell(crop)
+        if told is None or told.hidden == "none" or told.probability < CERTAIN:
+            vectors = {WHOLE: self._embedder.embed(crop)}
+            if self._hidden is not None:
+                vectors |= {part: open_part(crop, part, self._hidden) for part in PARTS}
+            return vectors
+        if told.hidden == "too-much":
+            raise PhotoError(f"{path}: too much of the face is hidden")
+        if not self._accept_partial or self._hidden is None:
+            raise PhotoError(
+                f"{path}: the face is part-hidden ({told.hidden}); another photograph is needed,"
+                " or --accept-partial to find this person only when hidden in the same way"
+            )
+        return {told.hidden: open_part(crop, told.hidden, self._hidden)}
 
     def _one_face(self, picture: Image, path: Path) -> Face:
         faces = self._detector.detect(picture)

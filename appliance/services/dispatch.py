@@ -28,7 +28,6 @@ class Dispatch:
     Args:
         node: who saw it.
         boot: 16 bytes, made at this start of the watch service.
-        model: id of the embedder.
         frame_size: (width, height) in pixels of the frames.
         seal: signs and seals a numbered alert.
         counters: told of alerts and of a full outbox.
@@ -39,14 +38,13 @@ class Dispatch:
         *,
         node: str,
         boot: bytes,
-        model: str,
         frame_size: tuple[int, int],
         seal: Callable[[Alert], Row],
         outbox: Outbox,
         clock: Clock,
         counters: Counters,
     ) -> None:
-        self._node, self._boot, self._model = node, boot, model
+        self._node, self._boot = node, boot
         self._frame_size, self._seal, self._outbox = frame_size, seal, outbox
         self._clock, self._counters = clock, counters
         self._sequence = 0
@@ -61,7 +59,7 @@ class Dispatch:
             deployment=watchlist.deployment,
             list_id=watchlist.list_id,
             list_version=watchlist.version,
-            model=self._model,
+            model=_model(sighting, watchlist),
             frame_size=self._frame_size,
             utc_ns=self._clock.utc_ns(),
         )
@@ -75,3 +73,9 @@ class Dispatch:
             return
         self._counters.outbox_full = False
         self._counters.alerted_ns = self._clock.boot_ns()
+
+
+def _model(sighting: Sighting, watchlist: Watchlist) -> str:
+    """Id of the embedder that made what was matched."""
+    scale = watchlist.scales.get(sighting.hidden)
+    return watchlist.model if scale is None else scale.model

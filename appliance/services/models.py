@@ -11,6 +11,7 @@ from appliance.accelerator.manifest import Manifest, ModelFile
 from appliance.config import Config
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
+from appliance.vision.occlusion import Teller
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models_tflite"
 """Beside the package, in a checkout as in an installation."""
@@ -18,10 +19,11 @@ SHIPPED = Path(__file__).resolve().parents[2] / "models_tflite"
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Detector and embedder, ready to run.
+    """Detector and embedder, ready to run; and for hidden faces an embedder and a classifier.
 
     Attributes:
         embedder_file: with the table of its false matches.
+        hidden, hidden_file, teller: None where the configuration names none.
         accelerators: what runs them, and what has failed.
     """
 
@@ -29,6 +31,9 @@ class Models:
     embedder: FaceEmbedder
     embedder_file: ModelFile
     accelerators: Accelerators
+    hidden: FaceEmbedder | None = None
+    hidden_file: ModelFile | None = None
+    teller: Teller | None = None
 
 
 def open_models(config: Config, stack: ExitStack) -> Models:
@@ -50,6 +55,7 @@ def open_models(config: Config, stack: ExitStack) -> Models:
     )
     detector = accelerators.open(manifest.model(chosen.detector))
     embedder = accelerators.open(embedder_file)
+    hidden_file = manifest.model(chosen.hidden) if chosen.hidden else None
     return Models(
         detector=FaceDetector(
             detector, min_score=config.detection.min_score, max_faces=config.detection.max_faces
@@ -57,4 +63,11 @@ def open_models(config: Config, stack: ExitStack) -> Models:
         embedder=FaceEmbedder(embedder),
         embedder_file=embedder_file,
         accelerators=accelerators,
+        hidden=FaceEmbedder(accelerators.open(hidden_file)) if hidden_file else None,
+        hidden_file=hidden_file,
+        teller=(
+            Teller(accelerators.open(manifest.model(chosen.occlusion)))
+            if chosen.occlusion
+            else None
+        ),
     )

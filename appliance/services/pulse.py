@@ -128,6 +128,7 @@ class Pulse:
             soc_temp_c=self._monitor.thermal.celsius,
             watch_version=__version__,
             flags=flags(vitals)[:FLAGS_MAX],
+            faces_unsearchable=self._counters.unsearchable,
         )
 
 

@@ -23,8 +23,13 @@ class Counters:
     """What the watch thread counts and everybody reads."""
 
     frames: int = 0
+    unsearchable: int = 0
     outbox_full: bool = False
     alerted_ns: int | None = None
+
+    def unsearchable_face(self) -> None:
+        """One more track of which no face could be compared with the list."""
+        self.unsearchable += 1
 
 
 class Controllers(Protocol):
@@ -43,6 +48,7 @@ class Monitor:
         controllers: how the link to them is.
         fallen: whether an accelerator has failed and the CPU does its work.
         fps_asked: frames per second asked of the sensor, 0 if it has its own.
+        hidden: columns of part-hidden faces that this node can search.
     """
 
     def __init__(
@@ -55,10 +61,12 @@ class Monitor:
         controllers: Controllers,
         fallen: Callable[[], bool],
         fps_asked: float,
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self._clock, self._ledger, self._counters = clock, ledger, counters
         self._capture, self._controllers = capture, controllers
         self._fallen, self._fps_asked = fallen, fps_asked
+        self._columns = hidden
         self._ticks: deque[tuple[int, int]] = deque()
         self._hot = False
         self.thermal = Thermal()
@@ -94,6 +102,8 @@ class Monitor:
             lease_left_s=math.inf if watchlist is None else watchlist.lease_left_s(now_ns),
             fps=self.fps,
             fps_asked=self._fps_asked,
+            hidden_unsearchable=watchlist is not None
+            and not self._columns <= set(watchlist.columns),
         )
 
     def _count(self, now_ns: int) -> float:

@@ -23,7 +23,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from appliance.accelerator.manifest import ModelFile
 from appliance.alerts.outbox import MemoryOutbox
 from appliance.alerts.policy import Policy
 from appliance.alerts.seal import AlertKey, seal_alert
@@ -37,7 +36,7 @@ from appliance.services.cameras import open_camera
 from appliance.services.capture import Capture
 from appliance.services.dispatch import Dispatch
 from appliance.services.identity import load_identity
-from appliance.services.models import open_models
+from appliance.services.models import Models, open_models
 from appliance.services.process import Heart, stop_on_signals, when_stopped
 from appliance.services.pulse import Pulse
 from appliance.services.vitals import Counters, Monitor
@@ -97,7 +96,7 @@ class Watcher:
         self._stop, self._clock = stop, SystemClock()
         self._counters, ledger = Counters(), Ledger()
         self._slot: Latest[Frame] = Latest()
-        self._trusted = _trusted(config, boot, models.embedder_file)
+        self._trusted = _trusted(config, boot, models)
         stack.callback(self._trusted.wipe)
         run_dir = Path(config.local.run)
         self._link = stack.enter_context(
@@ -169,7 +168,6 @@ class Watcher:
             report=Dispatch(
                 node=node,
                 boot=boot,
-                model=models.embedder.model_id,
                 frame_size=size,
                 seal=partial(
                     seal_alert,
@@ -183,6 +181,9 @@ class Watcher:
             embeddings=decision.embeddings,
             interval_s=decision.interval_s,
             hold_s=decision.hold_s,
+            hidden=models.hidden,
+            teller=models.teller,
+            unsearchable=self._counters.unsearchable_face,
         )
         self._pulse = Pulse(
             node=node,
@@ -200,6 +201,7 @@ class Watcher:
                 controllers=self._downlink,
                 fallen=lambda: bool(models.accelerators.fallen),
                 fps_asked=config.camera.fps,
+                hidden=frozenset(models.hidden_file.columns if models.hidden_file else ()),
             ),
             beacon=self._beacon,
             link=self._link,
@@ -266,12 +268,7 @@ class Watcher:
         self._trusted.wipe()
 
 
-def _trusted(config: Config, boot: bytes, embedder: ModelFile) -> TrustedWatchlist:
-    if embedder.false_match is None:
-        raise ModelError(
-            f"{embedder.spec.name}: the manifest has no false_match table:"
-            " without it no threshold can be given"
-        )
+def _trusted(config: Config, boot: bytes, models: Models) -> TrustedWatchlist:
     return TrustedWatchlist(
         node=config.node.id,
         boot=boot,
@@ -279,8 +276,21 @@ def _trusted(config: Config, boot: bytes, embedder: ModelFile) -> TrustedWatchli
         authorities=[bytes.fromhex(key) for key in config.node.authorities],
         signatures=config.node.signatures,
         online_key=bytes.fromhex(config.node.online_key),
-        models={
-            WHOLE: Model(embedder.spec.id, embedder.spec.outputs[0].shape[1], embedder.false_match)
-        },
+        models=_columns(models),
         allocate=SecretBuffer,
     )
+
+
+def _columns(models: Models) -> dict[str, Model]:
+    """The embedder of each column that this node can search."""
+    bare, hidden = models.embedder_file, models.hidden_file
+    if bare.false_match is None:
+        raise ModelError(
+            f"{bare.spec.name}: the manifest has no false_match table:"
+            " without it no threshold can be given"
+        )
+    columns = {WHOLE: Model(bare.spec.id, models.embedder.dim, bare.false_match)}
+    if hidden is not None and models.hidden is not None:
+        for name, table in hidden.columns.items():
+            columns[name] = Model(hidden.spec.id, models.hidden.dim, table)
+    return columns

@@ -39,6 +39,8 @@ class Vitals:
         outbox_durable: what is in the outbox outlives a power cut.
         disk_free_mib: where the outbox lies.
         memory_free_mib: that the kernel can give away (MemAvailable).
+        hidden_unsearchable: the list in use has no templates for part-hidden faces, or none that
+            this node's models can be compared with.
     """
 
     balanced: bool
@@ -62,6 +64,7 @@ class Vitals:
     outbox_durable: bool = True
     disk_free_mib: float = math.inf
     memory_free_mib: float = math.inf
+    hidden_unsearchable: bool = False
 
 
 HOT_FROM_C, HOT_UNTIL_C = 80.0, 75.0
@@ -113,6 +116,7 @@ FLAGS: tuple[tuple[str, Callable[[Vitals], bool]], ...] = (
     ("slow", lambda v: v.camera_on and 0 < v.fps < SLOW_BELOW * v.fps_asked),
     ("disk-nearly-full", lambda v: v.disk_free_mib < DISK_LOW_MIB),
     ("memory-low", lambda v: v.memory_free_mib < MEMORY_LOW_MIB),
+    ("hidden-faces-not-searchable", lambda v: v.hidden_unsearchable),
 )
 """Every flag whose rule holds is told; the names are for machines and stay as they are."""
 

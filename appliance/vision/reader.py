@@ -11,6 +11,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import numpy as np
+
 from appliance.interfaces import Embedder
 from appliance.types import Image, Vector
 from appliance.vision.occlusion import PARTS, Hidden, Part, Told, fill
@@ -33,6 +35,26 @@ class Reading:
 
     hidden: Hidden | None
     vectors: dict[str, Vector]
+
+
+def open_part(crop: Image, part: Part, embedder: Embedder) -> Vector:
+    """The template of what stays open of a bare face when a part of it is hidden.
+
+    The mean of the face and its mirror image: an authority has the time.
+
+    Args:
+        crop: (112, 112, 3) uint8, aligned; left as it is.
+        part: what will be hidden.
+        embedder: for hidden faces.
+
+    Returns:
+        (dim,) float32, L2 norm 1.
+    """
+    both = np.stack([crop, crop[:, ::-1]])
+    fill(both, part)
+    vector = embedder.embed(both[0]) + embedder.embed(np.ascontiguousarray(both[1]))
+    both.fill(0)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 class Tells(Protocol):

@@ -38,4 +38,4 @@ def template(photo: str) -> Vector:
             embedder=FaceEmbedder(embedder),
             gate=QualityGate(),
         )
-        return np.array(enroller.enrol(Photo("anybody", PHOTOS / photo)).vector)
+        return np.array(enroller.enrol(Photo("anybody", PHOTOS / photo)).vectors["whole"])

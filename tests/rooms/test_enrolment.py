@@ -16,6 +16,7 @@ from appliance.controller.enrolment import Enroller, Photo, gather, read_picture
 from appliance.controller.report import Report, read_counts, read_meta
 from appliance.errors import PhotoError
 from appliance.types import Image
+from appliance.vision.occlusion import Hidden, Told
 from appliance.vision.quality import QualityGate
 from appliance.vision.simulated import SimulatedDetector, SimulatedEmbedder
 
@@ -49,14 +50,14 @@ def save(path: Path, image: Image) -> Path:
 def test_one_good_face_becomes_a_unit_vector(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", picture((50, 50, 120, RED)))
     enrolled = enroller().enrol(Photo("a", path))
-    assert np.linalg.norm(enrolled.vector) == pytest.approx(1.0, abs=1e-5)
-    assert enrolled.vector[0] > abs(enrolled.vector[1])
+    assert np.linalg.norm(enrolled.vectors["whole"]) == pytest.approx(1.0, abs=1e-5)
+    assert enrolled.vectors["whole"][0] > abs(enrolled.vectors["whole"][1])
     assert enrolled.quality.refusal is None
 
 
 def test_somebody_far_behind_is_no_second_face(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", picture((50, 50, 120, RED), (300, 200, 20, BLUE)))
-    assert enroller().enrol(Photo("a", path)).vector[0] > 0
+    assert enroller().enrol(Photo("a", path)).vectors["whole"][0] > 0
 
 
 @pytest.mark.parametrize(
@@ -207,3 +208,55 @@ def test_a_meta_file_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
     path = tmp_path / "meta.csv"
     path.write_text("\ufeffsubject,source\r\na,custody\r\nb,\r\n")
     assert read_meta(path) == {"a": {"source": "custody"}, "b": {"source": ""}}
+
+
+class Says:
+    """A teller that says the same of every face."""
+
+    def __init__(self, hidden: Hidden, probability: float = 1.0) -> None:
+        self._told = Told(hidden, probability, "none")
+
+    def tell(self, crop: Image) -> Told:
+        del crop
+        return self._told
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+
+def hiding(says: Says, *, accept_partial: bool = False) -> Enroller:
+    return Enroller(
+        detector=SimulatedDetector(),
+        embedder=SimulatedEmbedder(),
+        gate=QualityGate(min_eye_distance_px=20.0, min_sharpness=0.0),
+        hidden=SimulatedEmbedder(),
+        teller=says,
+        accept_partial=accept_partial,
+    )
+
+
+def test_a_bare_face_gets_a_template_for_each_part_that_may_be_hidden(tmp_path: Path) -> None:
+    photo = Photo("a", save(tmp_path / "a.png", picture((50, 50, 120, RED))))
+    vectors = hiding(Says("none")).enrol(photo).vectors
+    assert set(vectors) == {"whole", "lower", "eyes", "upper"}
+    for vector in vectors.values():
+        assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
+        assert vector[0] > abs(vector[1])
+
+
+def test_a_photograph_of_a_hidden_face_is_refused_with_the_reason(tmp_path: Path) -> None:
+    photo = Photo("a", save(tmp_path / "a.png", picture((50, 50, 120, RED))))
+    with pytest.raises(PhotoError, match=r"a.png: the face is part-hidden \(lower\)"):
+        hiding(Says("lower")).enrol(photo)
+    with pytest.raises(PhotoError, match="too much of the face is hidden"):
+        hiding(Says("too-much"), accept_partial=True).enrol(photo)
+
+
+def test_a_photograph_of_a_hidden_face_may_be_taken_for_what_it_shows(tmp_path: Path) -> None:
+    photo = Photo("a", save(tmp_path / "a.png", picture((50, 50, 120, RED))))
+    assert set(hiding(Says("eyes"), accept_partial=True).enrol(photo).vectors) == {"eyes"}
+
+
+def test_a_photograph_is_not_refused_on_a_guess(tmp_path: Path) -> None:
+    photo = Photo("a", save(tmp_path / "a.png", picture((50, 50, 120, RED))))
+    assert "whole" in hiding(Says("lower", 0.6)).enrol(photo).vectors

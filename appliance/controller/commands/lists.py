@@ -46,6 +46,11 @@ def add(commands: Commands) -> None:
     sub.add_argument("--out", type=Path, required=True, metavar="LIST.bundle")
     sub.add_argument("--meta", type=Path, metavar="FILE", help="CSV: subject,category,source")
     sub.add_argument("--report", type=Path, metavar="FILE", help="the report as .csv or .json, too")
+    sub.add_argument(
+        "--accept-partial",
+        action="store_true",
+        help="take photographs of part-hidden faces, for finding those people hidden alike",
+    )
     sub.add_argument("--leave-out", action="store_true", help="do without subjects that were lost")
     sub.add_argument("--list-id", type=reference, help="default: the name of LIST")
     sub.add_argument(
@@ -95,7 +100,9 @@ def build(arguments: argparse.Namespace) -> int:
     if strangers:
         raise PhotoError(f"{arguments.meta}: '{strangers[0]}' has no photograph")
     facts = _facts(arguments, out, fleet)
-    with open_enroller(arguments.models, threads=arguments.threads) as (enroller, embedder):
+    with open_enroller(
+        arguments.models, threads=arguments.threads, accept_partial=arguments.accept_partial
+    ) as (enroller, scaled):
         with _bar("photographs", len(photos), quiet=arguments.json) as done:
             enrolled, outcomes = assess(enroller, photos, progress=done)
         report = Report(outcomes, meta)
@@ -109,7 +116,7 @@ def build(arguments: argparse.Namespace) -> int:
                 f"{first.photo}: {first.reason}; {len(report.lost)} of the subjects would not be on"
                 " the list: mend their photographs, or give --leave-out"
             )
-        key = build_list(out, facts, enrolled, embedder, report)
+        key = build_list(out, facts, enrolled, scaled, report)
     document = report.document() | {"list": str(out), "key": str(key), "facts": plain(facts)}
     output = Output(json=arguments.json)
     if not arguments.json:
