@@ -11,6 +11,8 @@ from appliance.controller.attendance import Attendance
 from appliance.controller.endpoints import Endpoints
 from appliance.controller.events import Notify
 from appliance.controller.joining import Issue, Joining
+from appliance.controller.lines import Lines
+from appliance.controller.news import News
 from appliance.controller.offers import Offers
 from appliance.controller.office import Office
 from appliance.controller.polls import Polls
@@ -35,6 +37,7 @@ class Desk:
     Attributes:
         office: the plan in force.
         attendance: what was last heard of each node.
+        lines: what is to be added to the record.
         polls, reception, joining: answer their kind of question.
         endpoints: answers all of a node's.
     """
@@ -54,15 +57,25 @@ class Desk:
         self.office = Office(store)
         self.attendance = Attendance(store.nodes)
         self.attendance.expect(self.office.plan.nodes)
+        self.lines = Lines()
+        news = News(
+            self.office,
+            attendance=self.attendance,
+            offers=Offers(online_key, utc_ms),
+            lines=self.lines,
+            clock=clock,
+            utc_ms=utc_ms,
+            notify=notify,
+        )
         self.polls = Polls(
             self.office,
             store,
             attendance=self.attendance,
-            offers=Offers(online_key, utc_ms),
+            news=news,
+            lines=self.lines,
             clock=clock,
             utc_ms=utc_ms,
             silent_hours=silent_hours,
-            notify=notify,
         )
         self.reception = Reception(
             self.office, store.alerts, alert_key=alert_key, utc_ms=utc_ms, notify=notify

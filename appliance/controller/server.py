@@ -201,12 +201,7 @@ class Server:
             log.error("certificates: those of before stay in force: %s", e)  # noqa: TRY400 - says it all
 
     def _flush(self) -> None:
-        lines = self._desk.polls.take_lines()
-        try:
-            self._store.records.append(lines)
-        except StoreError:
-            self._desk.polls.keep_lines(lines)
-            raise
+        self._desk.lines.flush(self._store.records)
         self._desk.attendance.flush()
 
     def _suspect(self, reason: str) -> None:

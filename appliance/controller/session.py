@@ -43,7 +43,6 @@ class Session:
         granted: terms of the last grant.
         unsettled: that grant was sent, and the node has not said yet what it made of it.
         renew_ns: when the grant is half used up; None if it lasts until the deployment's end.
-        refused: terms of the list that the node refused.
         retry_ns: until then neither that list nor the same ending is said again.
         wiped: a wipe was sent.
     """
@@ -53,7 +52,6 @@ class Session:
     granted: Terms | None = None
     unsettled: bool = False
     renew_ns: int | None = None
-    refused: Terms | None = None
     retry_ns: int = 0
     wiped: bool = False
     parked: Parked | None = None
@@ -63,7 +61,7 @@ class Session:
         if hello.boot != self.hello.boot:
             self.former.append(self.hello.boot)
         self.hello = hello
-        self.granted = self.refused = None
+        self.granted = None
         self.unsettled = False
         self.renew_ns = None
         self.retry_ns = 0

@@ -28,7 +28,7 @@ from appliance.controller.events import Event, as_json, as_text
 from appliance.controller.joining import token_hash
 from appliance.controller.plan import Progress, progress
 from appliance.controller.sql import SqlStore
-from appliance.controller.store import Deployment, ListRow, NodeRow, Status
+from appliance.controller.store import Deployment, ListRow, NodeRow, Seen, Status
 from appliance.errors import WireError
 from appliance.system.clock import SimulatedClock
 from appliance.watchlist.build import Facts, Templates, build
@@ -392,7 +392,8 @@ def test_a_list_is_pushed_with_a_grant_that_opens_and_its_acceptance_is_known(ri
     assert isinstance(rig.ask(node.poll(("market", 1))), Ack)
     assert rig.progress() is Progress.ACCEPTED
     assert [e["event"] for e in rig.events] == ["joined", "hello", "pushed", "accepted"]
-    assert [line.kind for line in rig.desk.polls.take_lines()] == ["list-accepted"]
+    rig.desk.lines.flush(rig.store.records)
+    assert rig.store.records.after(0)[-1].kind == "list-accepted"
 
 
 def test_a_parked_poll_is_answered_by_the_next_version_at_once(rig: Rig) -> None:
@@ -578,6 +579,15 @@ def test_a_long_silence_is_quarantined_and_a_short_one_is_not(rig: Rig) -> None:
     assert rig.row().status is Status.QUARANTINED
     assert rig.row().reason == "came back after 73.0 hours of silence"
     assert rig.store.records.after(0)[-1].kind == "node-quarantined"
+
+
+def test_a_node_that_another_controller_has_heard_was_not_silent(rig: Rig) -> None:
+    node = rig.greeted()
+    rig.advance(71 * 3600)
+    rig.store.nodes.heard([Seen("cam-1", node.boot, rig.now_ms())])
+    rig.advance(3600 * 2)
+    assert isinstance(rig.ask(node.hello()), Welcome)
+    assert rig.row().status is Status.JOINED
 
 
 def test_a_node_that_joins_again_after_a_long_silence_is_trusted(rig: Rig) -> None:
