@@ -121,11 +121,16 @@ def _manifest(config: Config) -> Manifest:
     return Manifest.load(Path(config.models.folder) if config.models.folder else SHIPPED)
 
 
+def _names(config: Config) -> list[str]:
+    told = config.models
+    return [name for name in (told.detector, told.embedder, told.hidden, told.occlusion) if name]
+
+
 def _models(config: Config) -> Finding:
     """Hashes, and that this machine's CPU computes what was stored when they were made."""
     manifest, found = _manifest(config), []
     with Accelerators("cpu", threads=config.models.threads) as accelerators:
-        for name in (config.models.detector, config.models.embedder):
+        for name in _names(config):
             model = manifest.model(name)
             accelerator = accelerators.open(model)
             began_s = time.perf_counter()
@@ -143,8 +148,9 @@ def _accelerator(config: Config) -> Finding:
             "accelerator", "the watch service has it", "systemctl status picket-watch"
         )
     manifest = _manifest(config)
-    with Accelerators(config.models.accelerator, threads=config.models.threads) as accelerators:
-        for name in (config.models.detector, config.models.embedder):
+    told = config.models
+    with Accelerators(told.accelerator, threads=told.threads, forced=told.force) as accelerators:
+        for name in _names(config):
             accelerators.open(manifest.model(name))
         here = {
             "runtime": versions.runtime(),
@@ -152,7 +158,7 @@ def _accelerator(config: Config) -> Finding:
             "hailo_pci": versions.hailo_driver(),
         }
         return judged.accelerator(
-            config.models.accelerator,
+            told.accelerator,
             accelerators.device,
             accelerators.fallen,
             ", ".join(f"{name} {version}" for name, version in here.items() if version),

@@ -1,12 +1,12 @@
-"""Everything around the watch service, inside the container: it runs as root, before the node.
+"""Everything around a node, inside the container: it runs as root, before the node's services.
 
-1. prepares   node.toml and the node's identity, as a provisioned node has them
-2. answers    as the link service and the controller, with a real list (tests/path/other_end.py)
+1. prepares   node.toml, identity and certificate, as a node that has joined has them
+2. answers    as the controller, over mutual TLS, with a real list (tests/path/other_end.py)
 3. looks      what the node does under its own units, and what systemd says of it
 4. disturbs   stops the watch service's process, as a hung library would
 5. tells      /results/node.json
 
-The watch and indicator services are the real ones, in their real sandboxes.
+The three services are the real ones, in their real sandboxes.
 """
 
 from __future__ import annotations
@@ -17,21 +17,30 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from appliance.config import load
+from appliance.controller.fleet import Fleet, Settings
+from appliance.controller.identity import pem
+from appliance.link import credentials
+from appliance.link.rawrep import RawRep
 from appliance.services import doctor
 from appliance.system.sdnotify import Notifier
+from appliance.wire import REQUEST_MAX_BYTES
 from tests.path.enrolled import PHOTOS, model_id, template
-from tests.path.other_end import OtherEnd
+from tests.path.other_end import NODE, OtherEnd
 
 RUN = Path("/run/around")
 NODE_TOML = Path("/etc/picket/node.toml")
 KEY = Path("/var/lib/picket-keys/watch.key")
+STATE = Path("/var/lib/picket-link")
+CONTROLLER = "tls+tcp://127.0.0.1:7441"
 SCENE = f"""seconds = 3.0
 anatomy = "{PHOTOS / "faces.toml"}"
 [[walker]]
@@ -65,14 +74,14 @@ def wait(what: str, holds: Callable[[], bool]) -> float:
     return time.monotonic() - began_s
 
 
-def provision(end: OtherEnd) -> None:
+def provision(end: OtherEnd, fleet: Fleet) -> None:
     """As `picketctl node add` and `picket join` leave a node."""
     (RUN / "scene.toml").write_text(SCENE, encoding="utf-8")
     made = end.config(
         camera={"source": "scene", "path": str(RUN / "scene.toml"), "fps": 10.0, "loop": True},
         models={"threads": 1},
         local={"run": "/run/picket"},
-        link={"poll_s": 1.0, "health_s": 0.5, "state": "/var/lib/picket-link"},
+        link={"poll_s": 1.0, "health_s": 0.5, "state": str(STATE), "controllers": [CONTROLLER]},
     )
     NODE_TOML.parent.mkdir(exist_ok=True)
     shutil.copy(made, NODE_TOML)
@@ -80,9 +89,14 @@ def provision(end: OtherEnd) -> None:
     NODE_TOML.chmod(0o640)
     shutil.copy(RUN / "watch.key", KEY)
     KEY.chmod(0o600)
-    for inside in ("watch.key", "node.toml"):
-        (RUN / inside).unlink()
-    Path("/run/picket/link.ipc").symlink_to(RUN / "run" / "link.ipc")
+    STATE.mkdir(mode=0o700, exist_ok=True)
+    key, now = credentials.new_key(), datetime.now(UTC)
+    issued = fleet.issue(NODE, credentials.request_for(key, NODE), now)
+    credentials.keep_authority(STATE, fleet.server_tls().ca)
+    credentials.swap(STATE, key, pem(issued))
+    for path in STATE.iterdir():
+        shutil.chown(path, "picket-link", "picket")
+    shutil.chown(STATE, "picket-link", "picket")
 
 
 def observe(end: OtherEnd) -> dict[str, object]:
@@ -95,10 +109,17 @@ def observe(end: OtherEnd) -> dict[str, object]:
     told["state"], told["frames"], told["accelerator"] = (
         health.state, health.frames, health.accelerator,
     )  # fmt: skip
+    told["outbox durable"], told["link rss MiB"] = (
+        health.outbox_durable,
+        round(health.link_rss_mib),
+    )
     told["fps"] = round(health.fps, 1)
     told["rss MiB"] = round(health.rss_mib)
     findings = {f.check: f"{f.verdict}: {f.found}" for f in doctor.examine(load(NODE_TOML))}
-    told["doctor"] = {name: findings[name] for name in ("sandbox", "lamps", "lease", "disk")}
+    told["doctor"] = {
+        name: findings[name]
+        for name in ("sandbox", "lamps", "lease", "disk", "link", "certificates")
+    }
     told["restarts before"] = int(shown("watch", "NRestarts"))
     os.kill(int(shown("watch", "MainPID")), signal.SIGSTOP)
     told["watchdog after s"] = wait(
@@ -125,11 +146,13 @@ def restarted(end: OtherEnd) -> Callable[[], bool]:
 
 def main() -> None:
     """Prepare, tell systemd that the node may start, look, tell."""
-    os.umask(0)  # the sockets made in here stand for those of another service
-    RUN.mkdir()
+    RUN.mkdir(mode=0o755)
+    fleet = Fleet.init(RUN / "fleet", Settings(name="fleet-test"), now=datetime.now(UTC))
     vectors = np.stack([template("obama.jpg")])
     with OtherEnd(RUN, subjects=["wanted"], vectors=vectors, model=model_id()) as end:
-        provision(end)
+        provision(end, fleet)
+        controller = RawRep(CONTROLLER, max_bytes=REQUEST_MAX_BYTES, tls=fleet.server_tls())
+        threading.Thread(target=end._serve, args=(controller,), daemon=True).start()
         Notifier.from_environment().ready()
         told = observe(end)
     Path("/results/node.json").write_text(json.dumps(told, indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The locked packages that Picket runs with, for the container's Python instead of this one's.
+"""The locked packages that Picket runs and is tested with, for the container's Python.
 
     .venv/bin/python -m tests.image.sandbox.build_site SITE      (make sandbox-test)
 
@@ -71,7 +71,7 @@ def main() -> None:
     new = site.with_name(f"{site.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     with tempfile.NamedTemporaryFile("w", suffix=".lock", encoding="utf-8") as lock:
-        lock.write(locked(needed("picket")))
+        lock.write(locked({"pytest", *needed("pytest"), *needed("picket")}))
         lock.flush()
         command = [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",

@@ -29,10 +29,9 @@ UNITS = {
     "StandardError=append:/results/indicator.txt\nEnvironment=PICKET_LOG=INFO\n",
     # Nothing to do, once around.py has put the identity there.
     "picket-join.service.d/test.conf": "[Unit]\nAfter=around.service\n",
-    # Played by around.py.
-    "picket-link.service.d/test.conf": "[Service]\nExecStart=\nExecStart=/bin/sleep infinity\n"
-    "Type=exec\n",
-    "around.service": "[Service]\nType=notify\nUMask=0000\nTimeoutStartSec=60s\n"
+    "picket-link.service.d/test.conf": "[Unit]\nAfter=around.service\n"
+    "[Service]\nStandardError=append:/results/link.txt\nEnvironment=PICKET_LOG=INFO\n",
+    "around.service": "[Service]\nType=notify\nTimeoutStartSec=60s\n"
     f"ExecStart={PYTHON} -m tests.image.sandbox.around\n"
     "StandardError=append:/results/around.txt\nWorkingDirectory=/opt/picket/lib\n",
     "over.service": "[Unit]\nSuccessAction=poweroff-force\nFailureAction=poweroff-force\n"
@@ -58,7 +57,7 @@ def main() -> int:
         bound |= {_metadata(out): "/opt/picket/lib/picket-0.dist-info"}
         results = boot(tree, out, units=UNITS, bound=bound, start="node.target")
         if not (results / "node.json").exists():
-            for name in ("around.txt", "watch.txt", "indicator.txt", "journal.txt"):
+            for name in ("around.txt", "watch.txt", "link.txt", "indicator.txt", "journal.txt"):
                 sys.stderr.write(f"--- {name}\n{tail(results / name)}\n")
             return 1
         told = json.loads((results / "node.json").read_text(encoding="utf-8"))
@@ -91,7 +90,9 @@ def judge(told: dict[str, Any]) -> list[str]:
     wanted = {
         "it found the one on the list": told["subjects"] == ["wanted"],
         "it says that it watches, or alerts": told["state"] in ("watching", "alert"),
-        "the kernel holds it": told["doctor"]["sandbox"].startswith(("good", "warn")),
+        "the kernel holds all three": told["doctor"]["sandbox"].startswith("good"),
+        "the alert was on disk first": told["outbox durable"],
+        "its certificate is good": told["doctor"]["certificates"].startswith(("good", "unknown")),
         "the lamps are driven": told["doctor"]["lamps"].startswith("good"),
         "nothing had restarted it before": told["restarts before"] == 0,
         "its watchdog ended a hung process": told["watchdog after s"] < 12,

@@ -44,8 +44,8 @@ def call(result: int) -> int:
 
 
 def folders() -> Iterator[Path]:
-    """Every folder that can be reached, but for /proc, whose files are no files."""
-    for top, names, _ in os.walk("/"):
+    """Every folder below the one named on the command line, but for /proc: no files are there."""
+    for top, names, _ in os.walk(sys.argv[1] if sys.argv[1:] else "/"):
         if top == "/":
             names.remove("proc")
         yield Path(top)
