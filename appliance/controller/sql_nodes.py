@@ -67,7 +67,7 @@ class SqlNodes:
             sql_records.write(connection, "node-joined", now_ms=now_ms, about={"node": node})
 
     def certified(self, node: str, serial: int, *, now_ms: int) -> None:
-        with self._database.writing(notify=True) as connection:
+        with self._database.writing() as connection:
             _certify(connection, node, serial, now_ms)
 
     def set_status(self, node: str, status: Status, reason: str, *, now_ms: int) -> None:
