@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 SANDBOX := build/sandbox
+GUEST := build/guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix models bench bench-peers accuracy image sandbox-test soak fuzz clean
+.PHONY: help setup demo test check fix models bench bench-peers accuracy image sandbox-test guest-test soak fuzz clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,16 @@ check: $(READY) ## formatting, lint, types, architecture, systemd units
 sandbox-test: $(SANDBOX)/tree $(SANDBOX)/site ## boot the units in a container and try what they forbid (root)
 	@$(PYTHON) -m tests.image.sandbox.run $(SANDBOX)/tree
 	@$(PYTHON) -m tests.image.sandbox.node $(SANDBOX)/tree $(SANDBOX)/site
+
+guest-test: $(SANDBOX)/tree $(SANDBOX)/site $(GUEST) ## drive LEDs on simulated GPIO in an emulated machine (root, minutes)
+	@$(PYTHON) -m tests.image.guest.run $^
+
+$(GUEST): tests/image/guest/build.sh tests/image/guest/init tests/image/guest/gpio.lock
+	@for tool in qemu-system-x86_64 busybox cpio mmdebstrap; do command -v $$tool >/dev/null \
+	  || { echo "picket: error: $$tool is missing: apt install qemu-system-x86 busybox-static cpio mmdebstrap" >&2; exit 1; }; done
+	@echo "making a guest in $@ (minutes, once) …"
+	@tests/image/guest/build.sh $@
+	@touch $@
 
 $(SANDBOX)/site: requirements.lock | $(READY)
 	@$(BIN)/python -m tests.image.sandbox.build_site $@
