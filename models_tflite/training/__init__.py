@@ -1,0 +1,1 @@
+"""Scripts: run them through the Makefile, which sets their path."""

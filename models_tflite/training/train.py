@@ -1,0 +1,328 @@
+"""Train the embedder for hidden faces: python train.py DATA MODELS WORK [--pictures N].
+
+Enters: face pictures by subject (split.py), the repaired MobileFaceNet, the node's models. Leaves:
+WORK/hidden.npz, the trained weights, for export.py. A run that is interrupted goes on where its
+last checkpoint is.
+
+Recipe: the filled crop must land where the bare embedder puts the whole face (template-level
+distillation, Huber et al., "MaskInv", arXiv:2112.05646), nearest its own subject's centre among
+all subjects, and nearest its own pair within the batch: enrolment and street, filled alike. The
+first layers keep their weights, and run in the TFLite runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import algebra
+import mobilefacenet
+import numpy as np
+import numpy.typing as npt
+import sources
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from graph import Conv, Graph
+from network import Back, front
+from prepare import prepare
+from torch import Tensor
+from torch.nn import functional
+from views import Batch, Views
+from writer import write
+
+CUT = "39_Conv2d_4_InvResBlock_3_Conv_1_skip"
+"""Layers up to this one stay as they are: four tenths of the weights, most of the time."""
+
+ECHO = 3
+"""How often a batch is used, in the order of a draw among the last RECENT: what the frozen layers
+made of it is kept, and takes as long to make anew as a step."""
+
+RECENT = 60
+
+WORKERS = 2
+"""Batches per step, each on a thread of its own."""
+
+PAIRS = 32
+SEED = 11
+RATE = 8e-4
+WARM_UP = 0.06
+SMOOTHING = 0.994
+"""Of the averaged weights, which are what is kept."""
+
+SCALE, MARGIN = 24.0, 0.1
+DISTIL, CENTRES, PAIRED = 4.0, 0.4, 0.4
+"""Weights of the three losses."""
+
+CHECKPOINT_STEPS = 50
+
+_Vectors = npt.NDArray[np.float32]
+
+
+class Float:
+    """A Graph in the TFLite runtime, in float32, on (n, 112, 112, 3) uint8 crops."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._interpreter = Interpreter(model_content=write(graph, "float"), num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def __call__(self, crops: npt.NDArray[np.uint8]) -> _Vectors:
+        found = []
+        for crop in crops:
+            self._interpreter.set_tensor(self._input, ((crop - np.float32(127.5)) / 128)[None])
+            self._interpreter.invoke()
+            found.append(self._interpreter.get_tensor(self._output)[0])
+        return np.stack(found)
+
+
+def base(folder: Path) -> Graph:
+    """The bare embedder, every slope at most 1.
+
+    Args:
+        folder: where the source package is, or is fetched to.
+    """
+    sources.fetch(sources.MOBILEFACENET, folder)
+    return algebra.merge(algebra.flip(mobilefacenet.load(folder)))
+
+
+def teach(graph: Graph, views: Views, out: Path) -> Tensor:
+    """What the bare embedder says of each whole face and its mirror image, (n, dim), once."""
+    if not out.exists():
+        embed = Float(graph)
+        vectors = []
+        for index in range(len(views.subjects)):
+            crop = views.clean(index)
+            both = embed(np.stack([crop, crop[:, ::-1]]))
+            vectors.append((both / np.linalg.norm(both, axis=1, keepdims=True)).sum(axis=0))
+            if index % 1000 == 0:
+                print(f"teacher: {index} of {len(views.subjects)}", flush=True)
+        np.save(out, np.stack(vectors))
+    return functional.normalize(torch.from_numpy(np.load(out)))
+
+
+class Loss:
+    """See the module.
+
+    Args:
+        taught: (n, dim) the teacher's vector of each picture.
+        subjects: (n,) their subjects' numbers.
+    """
+
+    def __init__(self, taught: Tensor, subjects: npt.NDArray[np.intp]) -> None:
+        self._taught = taught
+        self._subjects = torch.from_numpy(subjects)
+        centres = torch.zeros(int(subjects.max()) + 1, taught.shape[1])
+        self._centres = functional.normalize(centres.index_add(0, self._subjects, taught))
+
+    def __call__(self, vectors: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss, and the mean cosine to the teacher."""
+        indices = torch.from_numpy(batch.indices)
+        subjects = self._subjects[indices]
+        unit = functional.normalize(vectors)
+        cosine = (unit * self._taught[indices]).sum(dim=1).mean()
+        near = _classify(unit @ self._centres.T, subjects)
+        enrolled, seen = unit.chunk(2)
+        alike = seen @ enrolled.T
+        own = torch.arange(len(seen))
+        # Another pair of the same person is no stranger.
+        same = subjects[: len(seen), None] == subjects[None, : len(seen)]
+        alike = alike.masked_fill(same & ~torch.eye(len(seen), dtype=torch.bool), -1.0)
+        paired = (_classify(alike, own) + _classify(alike.T, own)) / 2
+        return DISTIL * (1 - cosine) + CENTRES * near + PAIRED * paired, cosine.detach()
+
+
+def _classify(cosines: Tensor, right: Tensor) -> Tensor:
+    margin = MARGIN * functional.one_hot(right, cosines.shape[1])
+    return functional.cross_entropy(SCALE * (cosines - margin), right)
+
+
+class Echoes:
+    """One worker's batches, each used ECHO times, with what the frozen layers make of them.
+
+    Args:
+        embed: the frozen layers.
+        views: makes the batches.
+        worker: its batches have numbers of their own.
+    """
+
+    def __init__(self, embed: Float, views: Views, worker: int) -> None:
+        self._embed, self._views, self._worker = embed, views, worker
+        self._kept: dict[int, tuple[Tensor, Batch]] = {}
+
+    def at(self, step: int) -> tuple[Tensor, Batch]:
+        """Features and batch of a step, always the same ones."""
+        newest = step // ECHO
+        number = newest
+        if step % ECHO:
+            rng = np.random.default_rng((SEED, self._worker, step))
+            number = int(rng.integers(max(0, newest - RECENT), newest + 1))
+        if number not in self._kept:
+            batch = self._views.batch(number * WORKERS + self._worker)
+            features = torch.from_numpy(self._embed(batch.crops)).permute(0, 3, 1, 2)
+            self._kept[number] = features.bfloat16(), batch
+            self._kept.pop(newest - RECENT - 1, None)
+        return self._kept[number]
+
+
+class Training:
+    """All that goes on from step to step, and into a checkpoint."""
+
+    def __init__(self, network: Back, steps: int) -> None:
+        self.step = 0
+        self._network, self._steps = network, steps
+        self.parameters = list(network.parameters())
+        self._optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=1e-4)
+        self._mean = [p.detach().clone() for p in self.parameters]
+
+    def learn(self, gradients: list[tuple[Tensor, ...]]) -> None:
+        """One step along the mean of the workers' gradients."""
+        for parameter, *each in zip(self.parameters, *gradients, strict=True):
+            parameter.grad = torch.stack(each).mean(dim=0)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
+        for group in self._optimiser.param_groups:
+            group["lr"] = RATE * _pace(self.step / self._steps)
+        self._optimiser.step()
+        self.step += 1
+        keep = min(SMOOTHING, self.step / (self.step + 10))
+        for mean, parameter in zip(self._mean, self.parameters, strict=True):
+            mean.lerp_(parameter.detach(), 1 - keep)
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all."""
+        part = path.with_suffix(".part")
+        state = (self.step, self._network.state_dict(), self._optimiser.state_dict(), self._mean)
+        torch.save(state, part)
+        part.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint if there is one."""
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.step, weights, optimiser, self._mean = state
+            self._network.load_state_dict(weights)
+            self._optimiser.load_state_dict(optimiser)
+
+    def averaged(self) -> Graph:
+        """The network with the averaged weights."""
+        kept = [p.detach().clone() for p in self.parameters]
+        with torch.no_grad():
+            for parameter, mean in zip(self.parameters, self._mean, strict=True):
+                parameter.copy_(mean)
+            graph = self._network.trained()
+            for parameter, value in zip(self.parameters, kept, strict=True):
+                parameter.copy_(value)
+        return graph
+
+
+def _pace(done: float) -> float:
+    """Warm up, then a cosine down to nothing."""
+    if done < WARM_UP:
+        return (done + 0.001) / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+
+
+def train(graph: Graph, views: Views, taught: Tensor, work: Path, steps: int) -> None:
+    """Run to the end and leave work/hidden.npz."""
+    torch.set_num_threads(1)
+    network = Back(graph, CUT).to(memory_format=torch.channels_last)
+    training = Training(network, steps)
+    training.resume(work / "checkpoint.pt")
+    loss = Loss(taught, views.subjects)
+    echoes = [Echoes(Float(front(graph, CUT)), views, worker) for worker in range(WORKERS)]
+
+    def work_on(worker: int) -> tuple[tuple[Tensor, ...], float, float]:
+        features, batch = echoes[worker].at(training.step)
+        vectors = network(features).float()
+        total, cosine = loss(vectors, batch)
+        gradients = torch.autograd.grad(total, training.parameters)
+        return gradients, total.item(), cosine.item()
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        _loop(training, steps, work, lambda: list(pool.map(work_on, range(WORKERS))))
+    save(training.averaged(), work / "hidden.npz")
+
+
+def _loop(
+    training: Training,
+    steps: int,
+    work: Path,
+    worked: Callable[[], list[tuple[tuple[Tensor, ...], float, float]]],
+) -> None:
+    began, first = time.monotonic(), training.step
+    recent: list[tuple[float, float]] = []
+    while training.step < steps:
+        results = worked()
+        training.learn([gradients for gradients, _, _ in results])
+        recent += [(total, cosine) for _, total, cosine in results]
+        if training.step % CHECKPOINT_STEPS == 0:
+            training.save(work / "checkpoint.pt")
+            save(training.averaged(), work / "hidden.npz")
+            total, cosine = np.mean(recent, axis=0)
+            pace = (time.monotonic() - began) / (training.step - first)
+            print(
+                f"step {training.step} of {steps}: loss {total:.3f}, cosine to teacher"
+                f" {cosine:.3f}, {pace:.2f} s a step,"
+                f" {pace * (steps - training.step) / 60:.0f} min left",
+                flush=True,
+            )
+            recent.clear()
+
+
+def save(graph: Graph, path: Path) -> None:
+    """The weights of every convolution, as export.py reads them; whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    arrays = {
+        f"{layer.name}/{key}": np.asarray(getattr(layer, key), np.float32)
+        for layer in graph.layers
+        for key in ("weights", "bias", "slopes")
+        if getattr(layer, key, None) is not None
+    }
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+    part.replace(path)
+
+
+def loaded(graph: Graph, path: Path) -> Graph:
+    """A graph with the weights that save() left."""
+    with np.load(path) as arrays:
+        layers = tuple(
+            replace(
+                layer,
+                **{
+                    key: arrays[f"{layer.name}/{key}"].astype(np.float64)
+                    for key in ("weights", "bias", "slopes")
+                    if getattr(layer, key) is not None
+                },
+            )
+            if isinstance(layer, Conv)
+            else layer
+            for layer in graph.layers
+        )
+    return replace(graph, layers=layers)
+
+
+def main(arguments: list[str]) -> None:
+    """Prepare, teach, train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="images/SUBJECT/*.jpg, open_set.csv, errata.csv")
+    parser.add_argument("models", type=Path, help="the folder models_tflite")
+    parser.add_argument("work", type=Path, help="outside the repository; some 400 MB")
+    parser.add_argument("--pictures", type=int, default=90_000, help="seen in training, all told")
+    chosen = parser.parse_args(arguments)
+    prepared = chosen.work / "prepared"
+    prepare(chosen.data, chosen.models, prepared)
+    graph = base(chosen.work / "sources")
+    views = Views(prepared, pairs=PAIRS, seed=SEED)
+    taught = teach(graph, views, prepared / "teacher.npy")
+    train(graph, views, taught, chosen.work, chosen.pictures // (2 * PAIRS * WORKERS))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,191 @@
+"""What the network sees in training: the same person twice, hidden in the same way.
+
+Enters: what prepare.py left. Leaves: batches of filled crops, half of them as an enrolment
+photograph gives them, half as a street does. Every choice follows from the seed and the step, so
+that a resumed training sees what an uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import disguise
+import numpy as np
+import numpy.typing as npt
+from prepare import MARGIN
+
+from appliance.types import Image
+from appliance.vision.align import TEMPLATE_SIDE
+from appliance.vision.occlusion import Part, fill
+
+SHARES: dict[Part, float] = {"lower": 0.5, "eyes": 0.35, "upper": 0.15}
+"""Of all batches: the more a part tells about a person, the more there is to learn without it."""
+
+MOST_PER_SUBJECT = 24
+"""Pictures of one subject per pass: a few have hundreds."""
+
+_ANOTHER_PICTURE = 0.5
+_DRAWN = 0.75
+_PIVOT = np.array([56.0, 52.0])
+_TO_WIDE = np.array([[1.0, 0.0, MARGIN], [0.0, 1.0, MARGIN]])
+
+_Affine = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Pairs: rows i and i + n are of one person.
+
+    Attributes:
+        crops: (2n, 112, 112, 3) uint8, filled.
+        indices: (2n,) of the pictures.
+        part: what is hidden in all of them.
+    """
+
+    crops: Image
+    indices: _Indices
+    part: Part
+
+
+class Views:
+    """Batches over a prepared folder.
+
+    Args:
+        prepared: see prepare.py.
+        pairs: per batch.
+        seed: of everything.
+
+    Attributes:
+        subjects: (n,) the number of each picture's subject.
+    """
+
+    def __init__(self, prepared: Path, *, pairs: int, seed: int) -> None:
+        self._faces = np.load(prepared / "faces.npy", mmap_mode="r")
+        with np.load(prepared / "moves.npz") as moves:
+            self._moves = {part: moves[part] for part in SHARES}
+        with (prepared / "index.csv").open(encoding="utf-8", newline="") as file:
+            names = [row[0] for row in csv.reader(file)]
+        self.subjects = np.unique(names, return_inverse=True)[1]
+        self._of_subject: dict[int, list[int]] = defaultdict(list)
+        for index, subject in enumerate(self.subjects.tolist()):
+            self._of_subject[subject].append(index)
+        self._pairs, self._seed = pairs, seed
+
+    @property
+    def per_pass(self) -> int:
+        """Batches in which every subject's pictures come up once."""
+        counts = [min(len(members), MOST_PER_SUBJECT) for members in self._of_subject.values()]
+        return sum(counts) // self._pairs
+
+    def clean(self, index: int) -> Image:
+        """One face as it is, (112, 112, 3)."""
+        inside = slice(MARGIN, MARGIN + TEMPLATE_SIDE)
+        return np.ascontiguousarray(self._faces[index][inside, inside])
+
+    def wide(self, index: int) -> Image:
+        """One face with its margin, a copy."""
+        return np.array(self._faces[index])
+
+    def moves(self, part: Part) -> npt.NDArray[np.float64]:
+        """See prepare.py."""
+        return self._moves[part]
+
+    def batch(self, number: int) -> Batch:
+        """The batch of that number, always the same one."""
+        rng = np.random.default_rng((self._seed, number))
+        part = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
+        enrolled = self._order(number // self.per_pass)[(number % self.per_pass) * self._pairs :][
+            : self._pairs
+        ]
+        seen = np.array([self._partner(index, rng) for index in enrolled])
+        crops = [self._enrolled(index, rng) for index in enrolled]
+        crops += [self._seen(index, part, rng) for index in seen]
+        stacked = np.stack(crops)
+        fill(stacked, part)
+        return Batch(stacked, np.concatenate([enrolled, seen]), part)
+
+    def _order(self, passed: int) -> _Indices:
+        """All pictures of a pass, shuffled; of a subject with many, some."""
+        rng = np.random.default_rng((self._seed, passed, 1))
+        chosen = [
+            rng.permutation(members)[:MOST_PER_SUBJECT] for members in self._of_subject.values()
+        ]
+        return np.asarray(rng.permutation(np.concatenate(chosen)), np.intp)
+
+    def _partner(self, index: int, rng: np.random.Generator) -> int:
+        if rng.random() > _ANOTHER_PICTURE:
+            return index
+        return int(rng.choice(self._of_subject[int(self.subjects[index])]))
+
+    def _enrolled(self, index: int, rng: np.random.Generator) -> Image:
+        crop = _cut(self._faces[index], _jitter(rng, 0.6))
+        return _relit(_mirrored(crop, rng), rng, 0.4)
+
+    def _seen(self, index: int, part: Part, rng: np.random.Generator) -> Image:
+        face = np.array(self._faces[index])
+        if rng.random() < _DRAWN:
+            disguise.draw(face, _TO_WIDE, part, rng)
+        return moved(face, self._moves[part], rng)
+
+
+def moved(face: Image, moves: npt.NDArray[np.float64] | None, rng: np.random.Generator) -> Image:
+    """A crop out of a wide face as a street gives it: out of place, relit, blurred.
+
+    Args:
+        face: with its margin.
+        moves: one of these similarities is taken; None for landmarks of a bare face.
+        rng: every choice is taken from it.
+    """
+    move = _jitter(rng, 1.0)
+    if moves is not None:
+        move = _after(move, moves[rng.integers(len(moves))])
+    crop = _relit(_mirrored(_cut(face, move), rng), rng, 1.0)
+    return _coarse(crop, rng)
+
+
+def _jitter(rng: np.random.Generator, strength: float) -> _Affine:
+    """A small similarity about the middle of the eyes."""
+    turn = np.deg2rad(rng.normal(0.0, 1.5 * strength))
+    scale = np.exp(rng.normal(0.0, 0.02 * strength))
+    shift = rng.normal(0.0, strength, 2)
+    cosine, sine = scale * np.cos(turn), scale * np.sin(turn)
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([linear, _PIVOT + shift - linear @ _PIVOT])
+
+
+def _after(second: _Affine, first: _Affine) -> _Affine:
+    return np.asarray(second @ np.vstack([first, [0.0, 0.0, 1.0]]), np.float64)
+
+
+def _cut(face: Image, moved: _Affine) -> Image:
+    """The crop out of a wide face, every point moved."""
+    matrix = _after(moved, np.array([[1.0, 0.0, -MARGIN], [0.0, 1.0, -MARGIN]]))
+    side = (TEMPLATE_SIDE, TEMPLATE_SIDE)
+    return np.asarray(cv2.warpAffine(face, matrix, side, flags=cv2.INTER_LINEAR), np.uint8)
+
+
+def _mirrored(crop: Image, rng: np.random.Generator) -> Image:
+    return crop[:, ::-1] if rng.random() < 0.5 else crop  # noqa: PLR2004 - half of them
+
+
+def _relit(crop: Image, rng: np.random.Generator, strength: float) -> Image:
+    gain = np.exp(rng.normal(0.0, 0.2 * strength))
+    offset = rng.normal(0.0, 10.0 * strength)
+    return np.clip(crop * np.float32(gain) + np.float32(offset), 0, 255).astype(np.uint8)
+
+
+def _coarse(crop: Image, rng: np.random.Generator) -> Image:
+    """Sometimes out of focus, sometimes from far away."""
+    chance = rng.random()
+    if chance < 0.15:  # noqa: PLR2004 - these are the recipe
+        return np.asarray(cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.4, 1.6)), np.uint8)
+    if chance < 0.25:  # noqa: PLR2004
+        small = int(TEMPLATE_SIDE / rng.uniform(1.2, 2.5))
+        reduced = cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(reduced, (TEMPLATE_SIDE, TEMPLATE_SIDE)), np.uint8)
+    return crop
