@@ -31,9 +31,8 @@ def test_a_node_goes_over_to_the_other_controller(
 ) -> None:
     fleet = tmp_path / "fleet"
     assert main(["init", str(fleet), "--name", "harbour", "--store", database]) == 0
-    assert (
-        main(["node", "add", "cam-1", "--out", str(tmp_path / "cam-1"), "--fleet", str(fleet)]) == 0
-    )
+    here = ["--fleet", str(fleet)]
+    assert main(["node", "add", "cam-1", "--out", str(tmp_path / "cam-1"), *here]) == 0
     assert not (fleet / "fleet.db").exists()
     with Serving(fleet) as first, Serving(fleet) as second:
         node = Node(tmp_path / "cam-1", first)
