@@ -81,12 +81,21 @@ class Accelerators:
 
     def _candidates(self, model: ModelFile) -> list[Candidate]:
         """Fastest first. Unasked for, only what is there and compiled for."""
-        auto = self._wanted == "auto"
-        found: list[Candidate] = []
-        if self._wanted == "hailo" or (auto and hailo.DEVICE.exists() and model.hailo):
-            found.append(Candidate("hailo", self._on_hailo, _min_cosine_hailo))
-        if self._wanted == "coral" or (auto and coral.attached() and model.coral):
-            found.append(Candidate("coral", self._on_coral, _min_cosine_coral))
+        candidates = {
+            "hailo": (Candidate("hailo", self._on_hailo, _min_cosine_hailo), model.hailo),
+            "coral": (Candidate("coral", self._on_coral, _min_cosine_coral), model.coral),
+        }
+        if self._wanted != "auto":
+            return [
+                candidate for candidate, _ in candidates.values() if candidate.name == self._wanted
+            ]
+        found = []
+        for name in attached():
+            candidate, file = candidates[name]
+            if file is None:
+                log.warning("a %s is plugged in, but %s has no file for it", name, model.spec.name)
+            else:
+                found.append(candidate)
         return found
 
     def _on_cpu(self, model: ModelFile) -> Accelerator:
@@ -102,6 +111,12 @@ class Accelerators:
         if self._hailo is None:
             self._hailo = hailo.HailoDevice(forced=self._forced)
         return hailo.HailoAccelerator(model, device=self._hailo)
+
+
+def attached() -> tuple[str, ...]:
+    """Accelerators that are plugged in, fastest first, whether or not they work."""
+    seen = {"hailo": hailo.DEVICE.exists(), "coral": coral.attached() is not None}
+    return tuple(name for name, there in seen.items() if there)
 
 
 def _min_cosine_hailo(model: ModelFile) -> float:

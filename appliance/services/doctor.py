@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from appliance.accelerator import golden, versions
-from appliance.accelerator.choose import Accelerators
+from appliance.accelerator.choose import Accelerators, attached
 from appliance.accelerator.manifest import Manifest
 from appliance.config import Config
 from appliance.errors import IdentityError, PicketError
@@ -156,6 +156,7 @@ def _accelerator(config: Config) -> Finding:
             "runtime": versions.runtime(),
             "libedgetpu": versions.edgetpu(),
             "hailo_pci": versions.hailo_driver(),
+            "plugged in:": " and ".join(attached()),
         }
         return judged.accelerator(
             told.accelerator,
