@@ -13,7 +13,16 @@ from collections.abc import Sequence
 
 from appliance import __version__
 from appliance.controller.arguments import Command, Commands
-from appliance.controller.commands import alerts, deployments, fleet, lists, serve
+from appliance.controller.commands import (
+    alerts,
+    deployments,
+    fleet,
+    lists,
+    nodes,
+    provision,
+    push,
+    serve,
+)
 from appliance.errors import PicketError
 from appliance.wire import printable
 
@@ -54,6 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"picketctl {__version__}")
     commands = Commands(parser, "picketctl")
-    for module in (fleet, lists, deployments, serve, alerts):
+    for module in (fleet, provision, lists, deployments, push, serve, nodes, alerts):
         module.add(commands)
     return parser
