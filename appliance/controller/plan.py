@@ -126,6 +126,17 @@ def progress(row: NodeRow, wanted: Wanted | None, now_ms: int) -> Progress:  # n
     return Progress.REFUSED if seen.refused else Progress.DELIVERED
 
 
+def steps_of(plan: Plan, deployment: Deployment, now_ms: int) -> dict[str, Progress]:
+    """How far each node has come that a deployment means; revoked ones are none of it."""
+    row = plan.lists.get((deployment.list_id, deployment.list_version))
+    wanted = None if row is None else Wanted(deployment, row)
+    return {
+        node.node: progress(node, wanted, now_ms)
+        for node in plan.nodes.values()
+        if covers(deployment.nodes, node.node) and node.status is not Status.REVOKED
+    }
+
+
 def state_shown(seen: Seen) -> str:
     """The state that a node told, "" before its first health message."""
     return "" if seen.health is None else seen.health.state

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.alerts.seal import AlertKey, seal_alert
 from appliance.controller.authority import signing_key
-from appliance.controller.commands.deployments import keep_list
 from appliance.controller.fleet import Fleet
 from appliance.controller.identity import pem
+from appliance.controller.keeping import keep_list
 from appliance.controller.store import Deployment, Store
 from appliance.errors import EvaluationError
 from appliance.link import credentials
