@@ -28,9 +28,11 @@ from appliance.evaluation.identification import (
     tpir,
 )
 from appliance.evaluation.persons import MAX_FUSED, fused
+from appliance.evaluation.promise import Check, kept
 from appliance.evaluation.protocol import Role
 from appliance.evaluation.samples import Samples
 from appliance.evaluation.verification import Verification, verify
+from appliance.types import FalseMatch
 
 FPIRS = (0.01, 0.003)
 CURVE_FPIRS = tuple(float(rate) for rate in np.logspace(-3, -0.5, 26))
@@ -91,6 +93,7 @@ class Evaluation:
     persons: tuple[Fused, ...]
     verification: Verification | None
     groups: tuple[Group, ...]
+    promises: tuple[Check, ...]
     strangers: tuple[Pair, ...]
     misses: tuple[Pair, ...]
     duplicates: tuple[str, ...]
@@ -102,6 +105,7 @@ def assess(
     seed: int,
     metadata: Mapping[str, Mapping[str, str]],
     thresholds: Sequence[float] = (),
+    table: FalseMatch | None = None,
 ) -> Evaluation:
     """Measure.
 
@@ -110,6 +114,7 @@ def assess(
         seed: of everything that is drawn.
         metadata: by column and subject, the value; subjects without one are left out of it.
         thresholds: report at these, besides FPIRS: the node's own, from its model's calibration.
+        table: of the embedder, held to its word on these strangers; None if it has none.
     """
     gallery = samples.gallery()
     mated, strangers = samples.rows(Role.MATED), samples.rows(Role.NONMATED)
@@ -134,6 +139,7 @@ def assess(
         persons=_persons(samples, gallery, seed),
         verification=verify(samples.vectors, samples.people, seed=seed),
         groups=_groups(samples, trials, metadata, points[0].threshold, bootstrap),
+        promises=tuple(kept(table, trials.nonmated, templates=gallery.templates) if table else ()),
         strangers=highest(samples, strangers, alarms),
         misses=lowest(samples, mated, found),
         duplicates=duplicates(samples),

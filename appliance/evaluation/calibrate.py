@@ -32,18 +32,16 @@ from appliance.evaluation.evaluate import collect
 from appliance.evaluation.identification import Bootstrap, Trials
 from appliance.evaluation.models import load as load_models
 from appliance.evaluation.persons import MAX_FUSED, mean
+from appliance.evaluation.promise import Check, kept
 from appliance.evaluation.protocol import Role
 from appliance.evaluation.protocol import load as load_protocol
 from appliance.evaluation.samples import Samples
 from appliance.types import FalseMatch, Vectors
 from appliance.watchlist import calibration
-from appliance.watchlist.calibration import Histogram, interval_at, threshold_for
+from appliance.watchlist.calibration import Histogram
 
 PICTURES_PER_PERSON = 3
 """Templates of a person: more would say little new of strangers and much of that person."""
-
-CHECKED = (0.3, 0.1, 0.03, 0.01, 0.005)
-"""Rates at which the table is held to its word; below 3 in the number of strangers none shows."""
 
 _RESAMPLES = 500
 _BLOCK = 512
@@ -81,31 +79,6 @@ class Pairs:
     left: Indices
     right: Indices
     cosine: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A prediction for people that the table was not made of, and what happened.
-
-    Attributes:
-        fpir: asked for.
-        low, high: between which the observed rate should lie: the fit's own uncertainty and the
-            chance in so many strangers together.
-        observed: false alerts among `strangers`.
-    """
-
-    templates: int
-    strangers: int
-    fpir: float
-    threshold: float
-    low: float
-    high: float
-    observed: float
-
-    @property
-    def held(self) -> bool:
-        """Whether the table kept its word."""
-        return self.low <= self.observed <= self.high
 
 
 def templates_of(samples: Samples, *, most: int = PICTURES_PER_PERSON) -> People:
@@ -188,29 +161,7 @@ def _predictions(table: FalseMatch, walking: People, listed: People) -> Iterator
     for templates in (len(people) // 8, len(people)):
         gallery = Gallery(listed.vectors[first[:templates]], people[:templates])
         best = gallery.compare(walking.vectors, walking.whose).other
-        for fpir in CHECKED:
-            threshold = threshold_for(table, templates=templates, fpir=fpir, floor=-1.0)
-            low, high = interval_at(table, threshold, templates=templates)
-            yield Check(
-                templates,
-                len(best),
-                fpir,
-                threshold,
-                _chance(low, len(best))[0],
-                _chance(high, len(best))[1],
-                float(np.mean(best >= threshold)),
-            )
-
-
-def _chance(rate: float, trials: int) -> tuple[float, float]:
-    """Between which fractions so many trials at a rate lie, 95 % of the time (binomial)."""
-    rate = min(max(rate, 1e-12), 1 - 1e-12)
-    counts = np.arange(1, trials + 1)
-    steps = np.log((trials - counts + 1) / counts) + np.log(rate / (1 - rate))
-    logs = np.concatenate([[0.0], np.cumsum(steps)]) + trials * np.log(1 - rate)
-    below = np.cumsum(np.exp(logs))  # chance of at most 0, 1, 2 ... of them
-    low, high = np.searchsorted(below, [0.025, 0.975])
-    return float(low / trials), float(min(high, trials) / trials)
+        yield from kept(table, best, templates=templates)
 
 
 def _slopes(found: Pairs, start: float, seed: int) -> Iterator[float]:

@@ -114,7 +114,9 @@ def conclude(
     lined = Samples.of(protocol, samples, gated=options.gated)
     gallery = lined.gallery()
     names, thresholds = _promised(table, gallery.templates)
-    evaluation = assess(lined, seed=options.seed, metadata=metadata, thresholds=thresholds)
+    evaluation = assess(
+        lined, seed=options.seed, metadata=metadata, thresholds=thresholds, table=table
+    )
     mated = lined.rows(Role.MATED, usable=True)
     strangers = lined.rows(Role.NONMATED, usable=True)
     made = report.Made(

@@ -92,6 +92,7 @@ def page(outcome: Outcome, folder: Path, *, pictures: bool) -> str:
         _persons(evaluation),
         _verification(evaluation),
         by_group(evaluation.groups, "At the threshold for FPIR 1 % of everybody"),
+        _promises(evaluation),
         _acquired(evaluation),
         _findings(made, evaluation),
         _pairs("Strangers who score highest", evaluation.strangers, folder, pictures=pictures),
@@ -239,6 +240,28 @@ def _verification(evaluation: Evaluation) -> str:
         f" of one person and {result.different} of two, ten folds of different people): accuracy"
         f" {accuracy} (standard error); {tars}. Pictures without a usable face are left out here,"
         " and only here.</p>"
+    )
+
+
+def _promises(evaluation: Evaluation) -> str:
+    """Whether the model's own table holds for these strangers."""
+    rows = [
+        [
+            f"{check.fpir:.1%}".replace("%", " %"),
+            f"{check.threshold:.3f}",
+            f"{check.low:.2%} to {check.high:.2%}".replace("%", " %"),
+            f"{check.observed:.2%}".replace("%", " %"),
+            "kept" if check.held else "better" if check.observed < check.low else "BROKEN",
+        ]
+        for check in evaluation.promises
+    ]
+    if not rows:
+        return ""
+    return "<h2>Does the node keep its word?</h2>" + table(
+        "False alerts that the model's calibration promises for a list of this length, and what"
+        " these strangers raised. It is made for fused tracks; single pictures raise fewer",
+        ["asked", "threshold", "should be", "was", ""],
+        rows,
     )
 
 

@@ -292,3 +292,5 @@ def test_the_nodes_own_threshold_is_reported_where_the_model_is_calibrated(
     evaluation, page = conclude(options, protocol, samples, table=table, pipeline="squares")
     assert [p.asked_fpir for p in evaluation.points] == [0.01, 0.003, None, None]
     assert "threshold for 1 false alert in 6,000" in page.read_text()
+    assert evaluation.promises
+    assert "Does the node keep its word?" in page.read_text()
