@@ -1,7 +1,8 @@
-"""A scarf or a surgical mask on a photographed face, from the nose down.
+"""A scarf, a surgical mask or sunglasses on a photographed face.
 
 Shapes hang on the landmarks. Cloth takes the light of what it covers: the picture's own brightness,
-smoothed until no feature is left in it, times folds that are drawn.
+smoothed until no feature is left in it, times folds that are drawn. Glasses are dark in any light,
+and mirror a little of the sky.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ def put_on(cover: Cover, rgb: Image, alpha: npt.NDArray[np.uint8], anatomy: Anat
         anatomy: in pixels of `rgb`.
     """
     if not cover:
+        return
+    if cover == "sunglasses":
+        _sunglasses(rgb, anatomy)
         return
     shape = _mask_outline(anatomy) if cover == "mask" else _scarf_outline(anatomy)
     face_px = anatomy.face[2] - anatomy.face[0]
@@ -155,6 +159,52 @@ def _rounded(sheet: npt.NDArray[np.uint8], face_px: float) -> Grid:
     inside = cv2.distanceTransform((sheet > 127).astype(np.uint8), cv2.DIST_L2, 3)  # noqa: PLR2004
     rim: Grid = (0.72 + 0.28 * np.clip(inside / (0.10 * face_px), 0, 1)).astype(np.float32)
     return rim
+
+
+_LENS = ((-0.44, -0.20), (0.0, -0.27), (0.40, -0.20), (0.40, 0.14), (0.16, 0.38), (-0.24, 0.40),
+         (-0.45, 0.16))  # fmt: skip
+"""Outline of a lens from the eye's centre, in distances between the eyes; x grows to the nose."""
+_LENS_TOP, _LENS_FOOT = (20.0, 21.0, 25.0), (58.0, 54.0, 50.0)
+_FRAME_COLOUR = (16, 15, 15)
+
+
+def _sunglasses(rgb: Image, anatomy: Anatomy) -> None:
+    """Two lenses, darker at the top, in a frame with a bridge and temples."""
+    left, right = (np.array(eye) for eye in anatomy.landmarks[:2])
+    across = right - left
+    wide = float(np.hypot(*across))
+    along, down = across / wide, np.array([-across[1], across[0]]) / wide
+    drop = 0.05 * wide * down
+    thick = max(1, round(0.06 * wide))
+    x1, _, x2, _ = anatomy.face
+    for eye, inwards, edge in ((left, 1.0, x1), (right, -1.0, x2)):
+        corners = [eye + drop + wide * (inwards * x * along + y * down) for x, y in _LENS]
+        lens = _smooth([(float(x), float(y)) for x, y in corners])
+        hinge = eye + wide * (-0.42 * inwards * along - 0.14 * down)
+        ear = np.array([edge, hinge[1] - 0.02 * wide])
+        _stroke(rgb, hinge, ear, thick)
+        _glaze(rgb, lens, float(eye[1]), wide)
+        cv2.polylines(rgb, [lens], True, _FRAME_COLOUR, max(1, thick // 2), cv2.LINE_AA, _SHIFT)
+    ends = [eye + drop - 0.12 * wide * down for eye in (left, right)]
+    _stroke(rgb, ends[0] + 0.36 * across, ends[1] - 0.36 * across, thick)
+
+
+def _glaze(rgb: Image, lens: npt.NDArray[np.int32], eye_y: float, wide: float) -> None:
+    """Fill a lens: almost opaque, its foot lighter than its top."""
+    sheet = np.zeros(rgb.shape[:2], np.uint8)
+    cv2.fillPoly(sheet, [lens], 255, cv2.LINE_AA, shift=_SHIFT)
+    rows = np.arange(rgb.shape[0], dtype=np.float32)
+    share = np.clip((rows - eye_y) / (0.8 * wide) + 0.5, 0, 1)[:, None, None]
+    glass = np.array(_LENS_TOP) * (1 - share) + np.array(_LENS_FOOT) * share
+    weight = 0.94 * (sheet.astype(np.float32) / 255)[:, :, None]
+    rgb[:] = (rgb * (1 - weight) + glass * weight).astype(np.uint8)
+
+
+def _stroke(
+    rgb: Image, start: npt.NDArray[np.float64], end: npt.NDArray[np.float64], thick: int
+) -> None:
+    a, b = (tuple(round(float(n)) for n in point) for point in (start, end))
+    cv2.line(rgb, a, b, _FRAME_COLOUR, thick, cv2.LINE_AA)
 
 
 def _ear_loops(rgb: Image, anatomy: Anatomy) -> None:

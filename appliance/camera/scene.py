@@ -40,7 +40,7 @@ class Truth:
         walker: place in the script; a person who walks by twice has two.
         who: the subject reference, "" for a stranger.
         box: of the face, x1 y1 x2 y2 as fractions of the frame; may reach outside of it.
-        covered: the face is hidden from the nose down.
+        covered: a part of the face is hidden.
         visible: fraction of the face that is in the frame and behind nobody, times how far the
             person has faded in.
     """

@@ -21,7 +21,7 @@ Place = Annotated[float, Meta(ge=-1.0, le=2.0)]
 FacePx = Annotated[float, Meta(ge=8.0, le=600.0)]
 Gain = Annotated[float, Meta(ge=0.2, le=2.0)]
 Point = tuple[float, float]
-Cover = Literal["", "scarf", "mask"]
+Cover = Literal["", "scarf", "mask", "sunglasses"]
 
 
 class Walker(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,7 +38,7 @@ class Walker(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         blur_px: length of the horizontal motion blur at 1280 pixels of frame width.
         light: brightness when entering and when leaving; 1 is as photographed.
         sway: degrees by which the body rocks with each step.
-        cover: hides the face from the nose down.
+        cover: hides the face from the nose down, or the eyes.
     """
 
     photo: str

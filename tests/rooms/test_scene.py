@@ -177,6 +177,24 @@ def test_a_cover_hides_the_mouth_and_leaves_the_eyes(tmp_path: Path, cover: Cove
     assert np.percentile(crop(difference.astype(np.uint8), mouth).max(axis=2), 10) > 10
 
 
+def test_sunglasses_hide_the_eyes_and_leave_the_mouth(tmp_path: Path) -> None:
+    bare, (truth,) = frame_at(script(tmp_path), 3.0)
+    covered, (covered_truth,) = frame_at(script(tmp_path, {"cover": '"sunglasses"'}), 3.0)
+    assert covered_truth.covered
+    assert covered_truth.box == truth.box
+    x1, y1, x2, y2 = truth.box
+    eyes = (
+        x1 + 0.2 * (x2 - x1),
+        y1 + 0.24 * (y2 - y1),
+        x2 - 0.2 * (x2 - x1),
+        y1 + 0.42 * (y2 - y1),
+    )
+    mouth = (x1, y1 + 0.60 * (y2 - y1), x2, y2)
+    difference = np.abs(bare.astype(int) - covered).astype(np.uint8)
+    assert np.median(crop(difference, eyes).max(axis=2)) > 25
+    assert not crop(difference, mouth).any()
+
+
 def test_whoever_is_nearer_is_in_front_and_hides(tmp_path: Path) -> None:
     near = {"photo": '"biden.jpg"', "who": '"b"', "from_px": "150", "to_px": "290"}
     path = script(tmp_path, near, {"to_px": "150"})
