@@ -183,3 +183,7 @@ class ImageError(PicketError):
 
 class UpdateError(PicketError):
     """An update was refused, or did not come to its end."""
+
+
+class RowRefusedError(StoreError):
+    """The store was reached, and what was to be written contradicts what is there."""

@@ -6,6 +6,7 @@ that is not the asker's own, a node that is unknown or revoked, gets a Deny and 
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from appliance.controller.office import Office
 from appliance.controller.polls import Polls
 from appliance.controller.reception import Reception
 from appliance.controller.store import Status, Store
-from appliance.errors import ControllerError, IdentityError, WireError
+from appliance.errors import ControllerError, IdentityError, StoreError, WireError
 from appliance.interfaces import Clock
 from appliance.wire import (
     REASON_MAX_CHARS,
@@ -37,6 +38,8 @@ from appliance.wire import (
     Request,
     Show,
 )
+
+log = logging.getLogger(__name__)
 
 _PIECES_HELD = 256
 """Of ciphertext, 32 MiB: the same for every node."""
@@ -96,6 +99,9 @@ class Endpoints:
             return Deny("not a node of this fleet, or revoked")
         try:
             return self._dispatch(request, reply_to)
+        except StoreError as e:
+            log.error("a question was not answered: %s", e)  # noqa: TRY400 - the line says it all
+            return Deny("the controller cannot reach its store; ask again")
         except (ControllerError, IdentityError) as e:
             return Deny(str(e)[:REASON_MAX_CHARS])
 

@@ -3,7 +3,7 @@
 event        tells
 listening    url, join_url
 joined       node
-denied       node, reason: at the join port
+denied       node, reason, count: at the join port; told at most once a second
 renewed      node: has a new certificate
 hello        node, boot, model
 quarantined  node, boot, reason: gets no list until `picketctl confirm`

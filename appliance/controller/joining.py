@@ -20,7 +20,7 @@ from appliance.controller.attendance import Attendance
 from appliance.controller.events import Notify, event
 from appliance.controller.office import Office
 from appliance.controller.store import Status, Store
-from appliance.errors import IdentityError, StoreError
+from appliance.errors import IdentityError, RowRefusedError, StoreError
 from appliance.wire import REASON_MAX_CHARS, Answer, Deny, Join, Joined, Request
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Issue = Callable[[str, bytes, datetime], x509.Certificate]
 """A certificate for a node by its request, at a time; raises IdentityError."""
 
+_TELL_MS = 1000
 _NO = "no node of this name is expected with this token"
 """The same for every reason: a stranger learns nothing about which names exist."""
 
@@ -47,6 +48,9 @@ class Joining:
         issue: makes certificates.
         utc_ms: wall clock.
         notify: told of each node that joined or was turned away.
+
+    Attributes:
+        denied: requests that were turned away.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class Joining:
     ) -> None:
         self._office, self._store, self._issue = office, store, issue
         self._attendance = attendance
+        self._told_ms = 0
+        self.denied = 0
         self._utc_ms, self._notify = utc_ms, notify
 
     def answer(self, request: Request) -> Answer:
@@ -71,8 +77,7 @@ class Joining:
         now_ms = self._utc_ms()
         try:
             if not self._expected(request, now_ms):
-                self._notify(event("denied", node=request.node, reason=_NO))
-                return Deny(_NO)
+                return self._deny(request.node, _NO)
             at = datetime.fromtimestamp(now_ms / 1000, UTC)
             certificate = self._issue(request.node, request.csr, at)
             self._store.nodes.join(
@@ -83,14 +88,24 @@ class Joining:
                 now_ms=now_ms,
             )
             self._office.refresh()
-        except (IdentityError, StoreError) as e:
-            reason = str(e)[:REASON_MAX_CHARS]
-            self._notify(event("denied", node=request.node, reason=reason))
-            return Deny(reason)
+        except (IdentityError, RowRefusedError) as e:
+            return self._deny(request.node, str(e)[:REASON_MAX_CHARS])
+        except StoreError as e:
+            log.error("%s cannot join: %s", request.node, e)  # noqa: TRY400 - the line says it all
+            return Deny("the controller cannot reach its store; ask again")
         # A node that was silent for long and joins again has been confirmed by its token.
         self._attendance.heard(request.node, at_ms=now_ms)
         self._notify(event("joined", node=request.node))
         return Joined(identity.pem(certificate))
+
+    def _deny(self, node: str, reason: str) -> Deny:
+        """Count it, and tell it at most once a second: a flood must not fill the screen."""
+        self.denied += 1
+        now_ms = self._utc_ms()
+        if abs(now_ms - self._told_ms) >= _TELL_MS:
+            self._told_ms = now_ms
+            self._notify(event("denied", node=node, reason=reason, count=self.denied))
+        return Deny(reason)
 
     def _expected(self, request: Join, now_ms: int) -> bool:
         row = self._store.nodes.get(request.node)

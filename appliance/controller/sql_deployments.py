@@ -13,7 +13,7 @@ from appliance.controller.database import Database
 from appliance.controller.store import Deployment, Wipe
 from appliance.controller.tables import deployments, wipes
 from appliance.controller.upsert import upsert
-from appliance.errors import StoreError
+from appliance.errors import RowRefusedError
 
 
 class SqlDeployments:
@@ -43,7 +43,7 @@ class SqlDeployments:
         with self._database.writing(notify=True) as connection:
             before = _get(connection, deployment)
             if before is None:
-                raise StoreError(f"no deployment {deployment}")
+                raise RowRefusedError(f"no deployment {deployment}")
             if before.stopped_ms is not None:
                 return False
             connection.execute(

@@ -12,7 +12,7 @@ from appliance.controller import sql_records
 from appliance.controller.database import Database
 from appliance.controller.store import ListRow
 from appliance.controller.tables import lists, pieces
-from appliance.errors import StoreError
+from appliance.errors import RowRefusedError
 
 
 class SqlLists:
@@ -29,7 +29,7 @@ class SqlLists:
             ).first()
             if kept is not None:
                 if kept.head != row.head:
-                    raise StoreError(
+                    raise RowRefusedError(
                         f"list {row.list_id} version {row.version} is kept already and differs:"
                         " give a changed list a higher version"
                     )

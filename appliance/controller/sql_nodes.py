@@ -14,7 +14,7 @@ from appliance.controller.database import Database
 from appliance.controller.store import NodeRow, Seen, Status
 from appliance.controller.tables import certificates, nodes, seen
 from appliance.controller.upsert import upsert
-from appliance.errors import StoreError
+from appliance.errors import RowRefusedError
 from appliance.wire import Health
 
 _health_encoder = msgspec.msgpack.Encoder()
@@ -33,7 +33,7 @@ class SqlNodes:
         with self._database.writing(notify=True) as connection:
             status = _status(connection, node)
             if status is Status.REVOKED or not (again or status in {None, Status.INVITED}):
-                raise StoreError(f"node {node} is {status} already")
+                raise RowRefusedError(f"node {node} is {status} already")
             columns = {
                 "status": Status.INVITED.value,
                 "reason": "",
@@ -55,9 +55,9 @@ class SqlNodes:
                 .with_for_update()
             ).first()
             if row is None or row.status not in {Status.INVITED, Status.JOINED}:
-                raise StoreError(f"node {node} is not invited")
+                raise RowRefusedError(f"node {node} is not invited")
             if row.join_digest not in {None, join_digest}:
-                raise StoreError(f"node {node}: its token was used by another request")
+                raise RowRefusedError(f"node {node}: its token was used by another request")
             connection.execute(
                 update(nodes)
                 .where(nodes.c.node == node)
@@ -74,9 +74,9 @@ class SqlNodes:
         with self._database.writing(notify=True) as connection:
             before = _status(connection, node)
             if before is None:
-                raise StoreError(f"no node {node}")
+                raise RowRefusedError(f"no node {node}")
             if before is Status.REVOKED and status is not Status.REVOKED:
-                raise StoreError(f"node {node} was revoked, which is for ever")
+                raise RowRefusedError(f"node {node} was revoked, which is for ever")
             if before is status:
                 return
             connection.execute(

@@ -237,7 +237,7 @@ class Nodes(Protocol):
             again: also if it has joined already: it is a stranger from now on, until it joins.
 
         Raises:
-            StoreError: it has joined already, or was revoked.
+            RowRefusedError: it has joined already, or was revoked.
         """
 
     def join(
@@ -246,7 +246,7 @@ class Nodes(Protocol):
         """The token was used: the node is part of the fleet.
 
         Raises:
-            StoreError: it is not invited, or was used by another request meanwhile.
+            RowRefusedError: it is not invited, or was used by another request meanwhile.
         """
 
     def certified(self, node: str, serial: int, *, now_ms: int) -> None:
@@ -256,7 +256,7 @@ class Nodes(Protocol):
         """Quarantine, confirm or revoke a node; the same again changes nothing.
 
         Raises:
-            StoreError: no such node, or it was revoked, which is for ever.
+            RowRefusedError: no such node, or it was revoked, which is for ever.
         """
 
     def heard(self, seen: Sequence[Seen]) -> None:
@@ -279,7 +279,7 @@ class Lists(Protocol):
             False if it was kept already.
 
         Raises:
-            StoreError: this version is kept with another head.
+            RowRefusedError: this version is kept with another head.
         """
 
     def get(self, list_id: str, version: int) -> ListRow | None:
@@ -306,7 +306,7 @@ class Deployments(Protocol):
         """End it and destroy its lists' keys and pieces; False if it does not run.
 
         Raises:
-            StoreError: no such deployment.
+            RowRefusedError: no such deployment.
         """
 
     def all(self) -> tuple[Deployment, ...]:

@@ -664,6 +664,18 @@ def test_nothing_is_acknowledged_while_the_store_fails(rig: Rig, tmp_path: Path)
     assert [answer for _, answer in rig.desk.reception.step()] == [Ack()]
 
 
+def test_a_node_is_not_told_where_the_store_is_when_that_fails(rig: Rig, tmp_path: Path) -> None:
+    rig.deploy()
+    rig.greeted()
+    node, token = rig.invited("cam-2")
+    rig.store.close()
+    path = next(tmp_path.glob("*.db"))
+    path.rename(path.with_suffix(".hidden"))
+    path.mkdir()
+    answers = rig.ask(Fetch("cam-1", "market", 1, 0)), rig.desk.joining.answer(node.join(token))
+    assert set(answers) == {Deny("the controller cannot reach its store; ask again")}
+
+
 def test_reports_beyond_what_can_wait_are_turned_away(rig: Rig) -> None:
     node = rig.greeted()
     report = Report("cam-1", (node.row(1, rig.alert_key),))

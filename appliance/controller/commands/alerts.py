@@ -16,6 +16,7 @@ from appliance.wire import encode
 Trouble = Gap | Conflict
 
 _LOOK_S = 0.25
+_LOOKS_PER_TROUBLE = 20
 _OVERLAP_MS = 10_000
 """Rows may be committed in another order than they were received in."""
 _MOST = 10_000
@@ -71,15 +72,18 @@ def _follow(
     for kept in alerts.since(since_ms, most=_MOST):
         if kept.received_ms < began_ms:
             seen.add(_key(kept))
+    looks = 0
     while True:
         window = alerts.since(since_ms, most=_MOST)
-        for kept in window:
-            if _key(kept) not in seen:
-                printer(_told(kept))
+        new = [kept for kept in window if _key(kept) not in seen]
+        for kept in new:
+            printer(_told(kept))
         if window:
             since_ms = max(since_ms, window[-1].received_ms - _OVERLAP_MS)
             seen = {_key(kept) for kept in window}
-        trouble = _tell_trouble(alerts, printer, trouble)
+        looks += 1
+        if new or looks % _LOOKS_PER_TROUBLE == 0:  # it reads every number there is
+            trouble = _tell_trouble(alerts, printer, trouble)
         time.sleep(_LOOK_S)
 
 
