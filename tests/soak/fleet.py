@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -55,6 +56,7 @@ class Child:
 
     def __init__(self, name: str, arguments: list[str], log: Path) -> None:
         self.name, self.kills = name, 0
+        self.environment: dict[str, str] = {}
         self.arguments, self._log = arguments, log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -64,6 +66,7 @@ class Child:
             self._process = subprocess.Popen(
                 [sys.executable, *self.arguments],
                 cwd=_ROOT,
+                env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -191,8 +194,13 @@ class SoakFleet:
         with self._store() as store:
             return Counter(_numbers(store.alerts.newest(10**9)))
 
-    def settle(self, timeout_s: float = 120.0) -> None:
+    def settle(self, timeout_s: float = 120.0, *, from_the_beginning: bool = False) -> None:
         """Wait until what has been answered for up to now is in the controller's store.
+
+        Args:
+            timeout_s: for all of it.
+            from_the_beginning: the controller's clock has jumped, and with it the times at which
+                it says that alerts were received.
 
         Raises:
             SoakError: it does not come.
@@ -203,10 +211,12 @@ class SoakFleet:
             for child in self.children:
                 child.check()
             with self._store() as store:
-                new = store.alerts.since(self._since_ms, most=10**9)
+                since_ms = 0 if from_the_beginning else self._since_ms
+                new = store.alerts.since(since_ms, most=10**9)
             self._arrived.update(_numbers(new))
             # Once more from a little earlier, next time: clocks and commits have no order.
-            self._since_ms = max([self._since_ms, *(one.received_ms - 60_000 for one in new)])
+            if not from_the_beginning:
+                self._since_ms = max([self._since_ms, *(one.received_ms - 60_000 for one in new)])
             return waiting <= self._arrived
 
         eventually(arrived, "all that was answered for is stored", timeout_s)

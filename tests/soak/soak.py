@@ -105,6 +105,37 @@ class Soak:
             self._mend()
             self._pause(0.5, 3.0)
 
+    def jump_clocks(self, times: int, library: Path) -> None:
+        """Wall clocks of running processes jump by up to ten years, back and forth.
+
+        Meanwhile certificates are not yet valid, or not any longer: alerts wait.
+
+        Args:
+            times: so many jumps.
+            library: libfaketime, which makes wall clocks up for a process.
+        """
+        clocks = {child: self.fleet.folder / f"clock.{child.name}" for child in self.fleet.children}
+        for child, clock in clocks.items():
+            clock.write_text("+0")
+            child.environment = {
+                "LD_PRELOAD": str(library),
+                "FAKETIME_TIMESTAMP_FILE": str(clock),
+                "FAKETIME_NO_CACHE": "1",
+                "DONT_FAKE_MONOTONIC": "1",
+            }
+            child.kill()
+            child.start()
+        for _ in range(times):
+            self._wait_for_a_moment(self.fleet.watch)
+            clocks[self._rng.choice(self.fleet.children)].write_text(
+                f"{self._rng.choice('+-')}{self._rng.randrange(10 * 365)}d"
+            )
+        for child, clock in clocks.items():
+            clock.write_text("+0")
+            child.environment = {}
+            child.kill()
+            child.start()
+
     def part(self, name: str, run: Callable[[], None]) -> None:
         """Run a part, let all arrive, and take stock.
 
@@ -115,7 +146,7 @@ class Soak:
         self._say(name)
         run()
         self.fleet.watch.kill()
-        self.fleet.settle()
+        self.fleet.settle(from_the_beginning=True)
         tally = self.fleet.tally()
         made = (after - before for before, after in zip(kills, self._kills(), strict=True))
         duplicates = self.fleet.controller.count('"event":"duplicate"')
@@ -174,6 +205,37 @@ class Soak:
 
 def main() -> int:
     """Run all parts and print what became of every alert."""
+    asked = _asked()
+    with tempfile.TemporaryDirectory(prefix="picket-soak-") as folder:
+        soak = Soak(Path(folder), seed=asked.seed, rate=asked.rate, say=_say)
+        try:
+            _all_parts(soak, asked)
+        except SoakError as e:
+            _say(f"soak: error: {e}")
+            return 1
+        finally:
+            soak.close()
+            _say(soak.table())
+    return 0
+
+
+def _all_parts(soak: Soak, asked: argparse.Namespace) -> None:
+    soak.part("a day without a controller", soak.cut_for_a_day)
+    soak.part("answers lost", lambda: soak.lose_answers(asked.lost))
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        _say("clocks that jump: left out, because libfaketime is missing: apt install faketime")
+    else:
+        soak.part("clocks jump by years", lambda: soak.jump_clocks(asked.jumps, library))
+    soak.part("kill -9 of all three", lambda: soak.kill_at_random(asked.kills))
+    controller = soak.fleet.controller
+    soak.part(
+        "kill -9 of the controller alone",
+        lambda: soak.kill_at_random(asked.restarts, only=controller),
+    )
+
+
+def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make soak",
         description="Kill processes, cut cables, lose answers; count every alert.",
@@ -182,31 +244,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000, help="of all three (default 1000)")
     parser.add_argument("--restarts", type=int, default=1000, help="of the controller alone")
     parser.add_argument("--lost", type=int, default=20, help="times that answers are lost")
+    parser.add_argument("--jumps", type=int, default=50, help="of wall clocks (default 50)")
     parser.add_argument("--rate", type=float, default=40.0, help="alerts per second (default 40)")
     parser.add_argument("--seed", type=int, default=4, help="of all moments (default 4)")
-    asked = parser.parse_args()
+    return parser.parse_args()
 
-    def say(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
 
-    with tempfile.TemporaryDirectory(prefix="picket-soak-") as folder:
-        soak = Soak(Path(folder), seed=asked.seed, rate=asked.rate, say=say)
-        try:
-            soak.part("a day without a controller", soak.cut_for_a_day)
-            soak.part("answers lost", lambda: soak.lose_answers(asked.lost))
-            soak.part("kill -9 of all three", lambda: soak.kill_at_random(asked.kills))
-            soak.part(
-                "kill -9 of the controller alone",
-                lambda: soak.kill_at_random(asked.restarts, only=soak.fleet.controller),
-            )
-        except SoakError as e:
-            say(f"soak: error: {e}")
-            return 1
-        finally:
-            soak.close()
-            say(soak.table())
-    return 0
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
