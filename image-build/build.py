@@ -1,0 +1,171 @@
+"""`make image`: the SD card's image, from Debian, the locked wheels and this repository.
+
+    python image-build/build.py [--out dist] [--work build/image]
+
+Leaves dist/picket-VERSION-arm64.img.zst with its .sha256, package list and SBOM. The Debian tree
+and the wheels are kept by the hash of what went into them; everything else is made anew, in half a
+minute. What is interrupted leaves nothing under a final name, and starts clean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import initrd
+import pack
+import sbom
+import stage
+import wheels
+from work import BuildError, fail, remove, require, room, run, step, whole
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+_TOOLS = (
+    "mmdebstrap", "arch-test", "qemu-aarch64-static", "mksquashfs", "veritysetup", "genimage",
+    "mcopy", "mkdosfs", "mke2fs", "zstd", "xz", "depmod", "readelf", "aarch64-linux-gnu-gcc",
+    "swig", "systemd-sysusers",
+)  # fmt: skip
+_ROOM = 6 << 30
+_KEPT = 2
+
+
+def main() -> int:
+    """Build."""
+    parser = argparse.ArgumentParser(description="Build the SD card's image.")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "dist")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "build/image")
+    arguments = parser.parse_args()
+    try:
+        build(arguments.out, arguments.work)
+    except BuildError as e:
+        return fail(e)
+    except KeyboardInterrupt:
+        return fail(BuildError("interrupted; the next run starts clean"))
+    return 0
+
+
+def build(out: Path, work: Path) -> None:
+    """Everything, in order.
+
+    Raises:
+        BuildError: one line that says why.
+    """
+    check(work)
+    version, epoch = _version(), _epoch()
+    tree = _kept(work, "tree", [HERE / "tree.sh", HERE / "packages.txt"], _tree)
+    kernel = (tree / "kernel").read_text(encoding="ascii").strip()
+    inputs = [REPOSITORY / "requirements.lock", HERE / "wheels.py", *_sources()]
+    site = _kept(work, "site", inputs, lambda new: wheels.install(new, tree / "headers"))
+    making = work / "making"
+    remove(making)
+    making.mkdir(parents=True)
+    log = work / "build.log"
+    log.unlink(missing_ok=True)
+    with step("root"):
+        stage.stage(tree / "root", site, making / "root", kernel, version)
+    with step("squashfs and its hash tree"):
+        root = pack.squash(making / "root", making / "root.img", epoch, log)
+    with step("initrd and image"):
+        packed = initrd.make(tree / "root", kernel, HERE / "init")
+        pack.boot(making / "boot", tree / "root", kernel, initrd=packed, root=root, slot="a")
+        card = pack.card(
+            making / "card", making / "boot", tree / "root", root=root, epoch=epoch, log=log
+        )
+    with step("compression"):
+        name = f"picket-{version}-arm64"
+        _publish(out, name, card=card, root=root, tree=tree / "root", site=site)
+    remove(making)
+
+
+def check(work: Path) -> None:
+    """What can be known before anything is made.
+
+    Raises:
+        BuildError: a program, privileges, emulation or space are missing.
+    """
+    require(*_TOOLS)
+    if os.geteuid() != 0:
+        raise BuildError("making a Debian tree takes root: sudo make image")
+    work.mkdir(parents=True, exist_ok=True)
+    room(work, _ROOM)
+    done = subprocess.run(["arch-test", "arm64"], capture_output=True, text=True, check=False)  # noqa: S607
+    if done.returncode != 0:
+        raise BuildError(
+            "this machine does not run arm64 programs: mount -t binfmt_misc binfmt_misc"
+            " /proc/sys/fs/binfmt_misc && update-binfmts --enable qemu-aarch64"
+        )
+
+
+def _version() -> str:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["project"]["version"])
+
+
+def _epoch() -> int:
+    """SOURCE_DATE_EPOCH, else the time of the last commit."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given:
+        return int(given)
+    return int(run(["git", "-C", REPOSITORY, "log", "-1", "--format=%ct"]).strip() or 0)
+
+
+def _sources() -> list[Path]:
+    """What of this repository goes into the wheels' folder."""
+    models = REPOSITORY / "models_tflite"
+    return sorted([
+        *(REPOSITORY / "appliance").rglob("*.py"), REPOSITORY / "pyproject.toml",
+        *models.glob("*.tflite"), models / "manifest.toml",
+    ])  # fmt: skip
+
+
+def _kept(work: Path, what: str, inputs: list[Path], make: Callable[[Path], None]) -> Path:
+    """A folder that is made only if its inputs changed; older ones make room."""
+    digest = hashlib.sha256()
+    for path in inputs:
+        digest.update(path.read_bytes())
+    kept = work / f"{what}-{digest.hexdigest()[:16]}"
+    if not kept.exists():
+        with step(f"{what} ({kept.name})"), whole(kept) as new:
+            make(new)
+    os.utime(kept)
+    for old in sorted(work.glob(f"{what}-*"), key=lambda p: p.stat().st_mtime)[:-_KEPT]:
+        remove(old)
+    return kept
+
+
+def _tree(new: Path) -> None:
+    run([HERE / "tree.sh", new, HERE / "packages.txt"], log=new.parent / "tree.log")
+
+
+def _publish(out: Path, name: str, *, card: Path, root: pack.Root, tree: Path, site: Path) -> None:
+    """Names that are final, the image's last: where it is, the others are, too."""
+    packages, python = sbom.debian(tree), sbom.python(site)
+    version = name.split("-")[1]
+    texts = {
+        "packages.txt": sbom.listing(packages, python),
+        "cdx.json": sbom.cyclonedx(version, packages, python),
+        "roothash": f"{root.hash}\n",
+    }
+    for suffix, text in texts.items():
+        with whole(out / f"{name}.{suffix}") as new:
+            new.write_text(text, encoding="utf-8")
+    room(out, card.stat().st_size // 2)
+    image = out / f"{name}.img.zst"
+    with whole(image) as new:
+        run(["zstd", "-q", "-3", "-T2", card, "-o", new])
+        digest = hashlib.sha256(new.read_bytes()).hexdigest()
+        with whole(out / f"{image.name}.sha256") as beside:
+            beside.write_text(f"{digest}  {image.name}\n", encoding="ascii")
+    print(f"{image}: {image.stat().st_size / 1e6:.0f} MB, root hash {root.hash}")
+    print(f"  SHA-256 {digest}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

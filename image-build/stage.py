@@ -1,0 +1,114 @@
+"""The node's root: Debian's tree, our overlay, the appliance; users made, units switched on.
+
+Enters: the cached Debian tree, the folder of wheels. Leaves: a folder that is the root as it will
+be, down to its modules. No arm64 program runs: what a postinst would do is done from outside.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from work import BuildError, run
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+_ENABLED = (
+    "picket.target", "picket-watch.service", "picket-link.service", "picket-indicator.service",
+    "picket-first-boot.service", "picket-grow.service", "picket-sim.service",
+    "picket-wifi.service", "picket-confirm.service", "picket-boot-repair.service",
+    "nftables.service", "systemd-networkd.service", "systemd-resolved.service",
+    "systemd-timesyncd.service",
+)  # fmt: skip
+_MASKED = (
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
+    "e2scrub_reap.service", "fstrim.timer", "systemd-binfmt.service", "dev-hugepages.mount",
+    "proc-sys-fs-binfmt_misc.automount", "dev-mqueue.mount", "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount", "systemd-pcrphase.service",
+    "systemd-networkd-wait-online.service", "wpa_supplicant.service", "getty@tty1.service",
+    "systemd-journal-catalog-update.service", "systemd-update-done.service",
+    "systemd-hwdb-update.service", "ldconfig.service", "systemd-firstboot.service",
+    "serial-getty@ttyAMA0.service", "serial-getty@ttyS1.service", "serial-getty@ttyS0.service",
+    "getty.target", "ctrl-alt-del.target",
+)  # fmt: skip
+_UNITS = "usr/lib/systemd/system"
+_LAUNCHER = """#!/bin/sh
+PYTHONPATH=/opt/picket/site exec /usr/bin/python3 -s -m appliance "$@"
+"""
+
+
+def stage(tree: Path, site: Path, root: Path, kernel: str, version: str) -> None:
+    """Make the root.
+
+    Args:
+        tree: Debian, left as it is.
+        site: wheels.
+        root: new.
+        kernel: release.
+        version: of Picket.
+    """
+    run(["cp", "-a", "--reflink=auto", tree, root])
+    for name in ("etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/fstab"):
+        (root / name).unlink(missing_ok=True)
+    run(["cp", "-a", f"{HERE / 'overlay'}/.", root])
+    _ours(root, site, version)
+    _users(root)
+    run(["systemctl", f"--root={root}", "--quiet", "enable", *_ENABLED])
+    run(["systemctl", f"--root={root}", "--quiet", "mask", *_MASKED])
+    run(["systemctl", f"--root={root}", "--quiet", "set-default", "multi-user.target"])
+    _slim(root / "usr/lib/modules" / kernel)
+    run(["depmod", "-b", root, kernel])
+
+
+def _ours(root: Path, site: Path, version: str) -> None:
+    """Units, launcher, wheels, and the folders that a read-only root must already have."""
+    units = REPOSITORY / "systemd"
+    for unit in [*units.glob("*.service"), *units.glob("*.target")]:
+        shutil.copy2(unit, root / _UNITS / unit.name)
+    for source, to in (
+        ("sysusers.conf", "usr/lib/sysusers.d/picket.conf"),
+        ("tmpfiles.conf", "usr/lib/tmpfiles.d/picket.conf"),
+        ("udev.rules", "usr/lib/udev/rules.d/60-picket.rules"),
+        ("watchdog.conf", "etc/systemd/system.conf.d/picket-watchdog.conf"),
+    ):
+        (root / to).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(units / source, root / to)
+    for folder in ("data", "boot/picket", "etc/picket", "opt/picket/bin"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    run(["cp", "-a", "--reflink=auto", site, root / "opt/picket/site"])
+    launcher = root / "opt/picket/bin/picket"
+    launcher.write_text(_LAUNCHER, encoding="ascii")
+    launcher.chmod(0o755)
+    (root / "etc/hostname").write_text("picket\n", encoding="ascii")
+    (root / "etc/machine-id").write_text("", encoding="ascii")
+    (root / "etc/resolv.conf").symlink_to("/run/systemd/resolve/stub-resolv.conf")
+    (root / "etc/picket-release").write_text(f"{version}\n", encoding="ascii")
+
+
+def _users(root: Path) -> None:
+    """Users of services; nobody can log in, root neither."""
+    run(["systemd-sysusers", f"--root={root}"])
+    shadow = root / "etc/shadow"
+    text = shadow.read_text(encoding="ascii")
+    text = re.sub(r"^root:[^:]*:", "root:!*:", text, flags=re.MULTILINE)
+    # Days since 1970 of the last change: the same build on another day is the same file.
+    text = re.sub(r"^(\w[\w-]*:[^:]*):\d+:", r"\1:19000:", text, flags=re.MULTILINE)
+    shadow.write_text(text, encoding="ascii")
+    if "\npicket-watch:" not in (root / "etc/passwd").read_text(encoding="ascii"):
+        raise BuildError("systemd-sysusers made no user picket-watch")
+    for left in ("etc/passwd-", "etc/shadow-", "etc/group-", "etc/gshadow-", "etc/.pwd.lock"):
+        (root / left).unlink(missing_ok=True)
+
+
+def _slim(modules: Path) -> None:
+    """Remove every module that neither modules.txt names nor one of those needs."""
+    lines = (modules / "modules.dep").read_text(encoding="utf-8").splitlines()
+    needs = {path: rest.split() for path, rest in (line.split(":", 1) for line in lines)}
+    text = (HERE / "modules.txt").read_text(encoding="utf-8")
+    kept_paths = tuple(f"kernel/{line}" for line in text.splitlines() if line and line[0] != "#")
+    kept = {path for path in needs if path.startswith(kept_paths)}
+    kept |= {needed for path in kept for needed in needs[path]}
+    for path in needs:
+        if path not in kept:
+            (modules / path).unlink()

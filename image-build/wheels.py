@@ -1,0 +1,97 @@
+"""The appliance and its locked packages, for the node's Python: nothing is downloaded at boot.
+
+Enters: requirements.lock with hashes. Leaves: a folder for PYTHONPATH. Everything is a wheel for
+aarch64, but for lgpio, which has none (pip would take an empty placeholder without a word): its
+C part is cross-compiled here from the locked source.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from work import BuildError, run
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PYTHON = "3.13"
+_PLATFORMS = ("2_34", "2_31", "2_28", "2_27", "2_26", "2_17")
+_UNUSED = (
+    "ai_edge_litert/libLiteRtWebGpuAccelerator.so",  # 17 MB for a GPU that no Pi has
+    "bin",
+    "numpy/**/tests",
+    "numpy/_core/include",
+    "numpy/random/lib",
+)
+_MODELS = ("*.tflite", "manifest.toml", "golden")
+
+
+def install(site: Path, headers: Path) -> None:
+    """Fill a folder.
+
+    Args:
+        site: new.
+        headers: of the node's Python.
+
+    Raises:
+        BuildError: a wheel is missing, or lgpio does not compile.
+    """
+    sys.path.insert(0, str(REPOSITORY))
+    from tests.image.sandbox.build_site import locked, needed
+
+    with tempfile.TemporaryDirectory(prefix="picket-wheels-") as name:
+        folder = Path(name)
+        lock = folder / "node.lock"
+        lock.write_text(locked(needed("picket")))
+        pip = [sys.executable, "-m", "pip"]
+        quiet = ["--quiet", "--disable-pip-version-check", "--no-deps"]
+        run([
+            *pip, "install", *quiet, "--only-binary=:all:", "--require-hashes",
+            "--implementation=cp", f"--python-version={PYTHON}", f"--target={site}",
+            *(f"--platform=manylinux_{minor}_aarch64" for minor in _PLATFORMS),
+            f"--requirement={lock}",
+        ])  # fmt: skip
+        run([*pip, "wheel", *quiet, "--no-build-isolation", f"--wheel-dir={folder}", REPOSITORY])
+        (wheel,) = folder.glob("picket-*.whl")
+        shutil.unpack_archive(wheel, site, "zip")
+        _gpio(folder, site, headers)
+    _models(site / "models_tflite")
+    for pattern in _UNUSED:
+        for path in site.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _models(folder: Path) -> None:
+    folder.mkdir()
+    for pattern in _MODELS:
+        for path in sorted((REPOSITORY / "models_tflite").glob(pattern)):
+            copy = shutil.copytree if path.is_dir() else shutil.copy2
+            copy(path, folder / path.name)
+
+
+def _gpio(folder: Path, site: Path, headers: Path) -> None:
+    """rpi-lgpio, and lgpio below it."""
+    run([
+        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+        "--no-deps", "--no-build-isolation", "--require-hashes", f"--dest={folder / 'gpio'}",
+        f"--requirement={REPOSITORY / 'tests/image/guest/gpio.lock'}",
+    ])  # fmt: skip
+    (source,) = (folder / "gpio").glob("lgpio-*.tar.gz")
+    (wheel,) = (folder / "gpio").glob("rpi_lgpio-*.whl")
+    shutil.unpack_archive(wheel, site, "zip")
+    with tarfile.open(source) as packed:
+        packed.extractall(folder / "lg", filter="data")
+    (lg,) = (folder / "lg").iterdir()
+    run(["swig", "-python", "-o", "lgpio_wrap.c", "lgpio.i"], cwd=lg)
+    sources = sorted(str(p) for p in (lg / "src").glob("*.c"))
+    include = headers / "usr/include"
+    run([
+        "aarch64-linux-gnu-gcc", "-O2", "-shared", "-fPIC", "-pthread", "-w", "-Isrc",
+        f"-I{include}/python{PYTHON}", f"-I{include}", "-o", site / "_lgpio.so",
+        "lgpio_wrap.c", *sources, "-lrt", "-ldl",
+    ], cwd=lg)  # fmt: skip
+    shutil.copy2(lg / "lgpio.py", site)
+    if not (site / "_lgpio.so").stat().st_size:
+        raise BuildError("lgpio: nothing was compiled")
