@@ -8,8 +8,9 @@
  5. the demo's street, in real time: from exposure to the alert at the controller
  6. memory of the process after 1 and 2, before any long list
 
-All in one run, so that ratios compare like with like. Times are wall clock, medians; on a shared
-machine the ratios are worth more than the milliseconds.
+All in one run, so that ratios compare like with like. Times are wall clock: the fastest tenth,
+which is what the code needs, and the median and the 99th percentile, which are what this machine
+gave it beside everything else that it did.
 """
 
 from __future__ import annotations
@@ -190,10 +191,16 @@ def _timed(call: Callable[[], object], rounds: int) -> list[float]:
     return times
 
 
+def _spread(times: list[float]) -> tuple[float, float, float]:
+    """The fastest tenth, the median and the 99th percentile."""
+    best, median, worst = np.quantile(times, [0.1, 0.5, 0.99])
+    return float(best), float(median), float(worst)
+
+
 def _invoke(device: TfliteAccelerator, rounds: int) -> Invoke:
     tensor: Tensor = np.zeros(device.spec.input.shape, device.spec.input.dtype)
     times = _timed(lambda: device.run(tensor), rounds)
-    return Invoke(device.spec.name, float(np.median(times)), float(np.quantile(times, 0.99)))
+    return Invoke(device.spec.name, *_spread(times))
 
 
 def _step(models: Loaded, faces: int, rounds: int) -> Step:
@@ -212,13 +219,15 @@ def _step(models: Loaded, faces: int, rounds: int) -> Step:
         inside.append(1e3 * spent)
         ratios.append(took / spent)
     found = len(models.detector.detect(scene.frames[0]))
+    best, median, p99 = _spread(times[1:])
     return Step(
         faces=faces,
         found=found,
-        median_ms=float(np.median(times[1:])),
-        p99_ms=float(np.quantile(times[1:], 0.99)),
+        best_ms=best,
+        median_ms=median,
+        p99_ms=p99,
         ratio=float(np.median(ratios[1:])),
-        invokes_ms=float(np.median(inside[1:])),
+        invokes_ms=_spread(inside[1:])[0],
         decided_ms=_decided(models, scene.frames, watchlist, rounds),
     )
 
@@ -229,7 +238,7 @@ def _decided(models: Loaded, frames: np.ndarray, watchlist: Watchlist, rounds: i
     count = iter(range(10**9))
     watch.step(_frame(frames, next(count)), watchlist)
     times = _timed(lambda: watch.step(_frame(frames, next(count)), watchlist), max(5, rounds // 3))
-    return float(np.median(times))
+    return _spread(times)[0]
 
 
 def _frame(frames: np.ndarray, index: int) -> Frame:
@@ -253,7 +262,7 @@ def _small(name: str) -> Small:
             found[width] = hits / total
         frame = walk(4, frames=1).frames[0]
         times = _timed(lambda: models.detector.detect(frame), 15)
-    return Small(name, float(np.median(times)), found)
+    return Small(name, _spread(times)[0], found)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -272,8 +281,8 @@ def _search(templates: int, rounds: int) -> Search:
     # Reading: the least that can be done with every number, in the widest words.
     words = column.rows.reshape(-1).view(np.int64)
     reading = _timed(lambda: np.bitwise_or.reduce(words), repeat)
-    median = float(np.median(times))
-    return Search(templates, median, 1e3 / median, float(np.median(reading)))
+    best, median, _ = _spread(times)
+    return Search(templates, best, median, 1e3 / best, _spread(reading)[0])
 
 
 def _street() -> Street | None:

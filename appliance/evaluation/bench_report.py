@@ -19,6 +19,7 @@ class Invoke:
     """One model alone, per run, in milliseconds."""
 
     model: str
+    best_ms: float
     median_ms: float
     p99_ms: float
 
@@ -35,6 +36,7 @@ class Step:
 
     faces: int
     found: int
+    best_ms: float
     median_ms: float
     p99_ms: float
     ratio: float
@@ -56,6 +58,7 @@ class Search:
     """One probe against a list."""
 
     templates: int
+    best_ms: float
     median_ms: float
     per_s: float
     read_ms: float
@@ -97,38 +100,46 @@ class Result:
 
 def tables(result: Result) -> list[Table]:
     """For a terminal."""
-    models = _table("models, alone", "model", "median ms", "p99 ms")
+    models = _table("models, alone", "model", "best ms", "median ms", "p99 ms")
     for invoke in result.invokes:
-        models.add_row(invoke.model, f"{invoke.median_ms:.1f}", f"{invoke.p99_ms:.1f}")
+        times = invoke.best_ms, invoke.median_ms, invoke.p99_ms
+        models.add_row(invoke.model, *(f"{ms:.1f}" for ms in times))
     path = _table(
         "step, 1280 x 720, every face embedded",
-        *("faces", "found", "median ms", "p99 ms", "frames/s", "÷ invokes", "once decided ms"),
+        *("faces", "found", "best ms", "median ms", "p99 ms", "÷ invokes", "once decided ms"),
     )
     for step in result.steps:
         path.add_row(
             f"{step.faces}",
             f"{step.found}",
+            f"{step.best_ms:.1f}",
             f"{step.median_ms:.1f}",
             f"{step.p99_ms:.1f}",
-            f"{1e3 / step.median_ms:.1f}",
             f"{step.ratio:.3f}",
             f"{step.decided_ms:.1f}",
         )
     widths = [f"{px} px" for px in SMALL_PX]
-    small = _table("faces found, by their width at 1280 x 720", "detector", "ms", *widths)
+    small = _table("faces found, by their width at 1280 x 720", "detector", "best ms", *widths)
     for row in result.small:
         found = [f"{row.found[px]:.2f}" for px in SMALL_PX]
         small.add_row(row.detector, f"{row.ms:.1f}", *found)
     lists = _table(
-        "search, one probe", "templates", "median ms", "per s", "read once ms", "÷ reading"
+        "search, one probe",
+        "templates",
+        "best ms",
+        "median ms",
+        "per s",
+        "read once ms",
+        "÷ reading",
     )
     for search in result.searches:
         lists.add_row(
             f"{search.templates:,}",
+            f"{search.best_ms:.3f}",
             f"{search.median_ms:.3f}",
             f"{search.per_s:,.0f}",
             f"{search.read_ms:.3f}",
-            f"{search.median_ms / search.read_ms:.2f}",
+            f"{search.best_ms / search.read_ms:.2f}",
         )
     whole = _table(f"on {result.machine}, {result.cores} cores", "whole", "measured", "target")
     whole.add_row(
