@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -413,17 +414,20 @@ def test_hostile_bytes_on_the_port_leave_honest_nodes_served_and_memory_bounded(
     rng = random.Random(4)  # noqa: S311 - a fuzzer's
     with dial(port, node_tls(fleet)) as honest:
         assert honest.request(b"before", LONG_S) == b"cam-1"
-        for round_ in range(3):
+        rss, files_before = [], 0
+        for round_ in range(5):
             if round_ == 1:
-                rss_before, files_before = rss_bytes(), files()
-            for _ in range(150):
+                files_before = files()
+            for _ in range(100):
                 with socket.create_connection(port.where, 5) as rude, suppress(OSError):
                     rude.sendall(hostile(rng))
             assert honest.request(b"during", LONG_S) == b"cam-1"
+            rss.append(rss_bytes())
         with dial(port, node_tls(fleet, "cam-2")) as new:
             assert new.request(b"a new node", LONG_S) == b"cam-2"
         eventually(lambda: files() <= files_before + 8, "files given back")
-        assert rss_bytes() < rss_before + 8 * MIB
+        # A leak grows in every round, by 33 KiB a connection; the allocator's caches do not.
+        assert min(after - before for before, after in pairwise(rss)) < MIB
     assert {received.message for received in port.received} == {
         *(b"before", b"during", b"a new node")
     }
