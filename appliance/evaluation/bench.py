@@ -275,13 +275,16 @@ def _search(templates: int, rounds: int) -> Search:
     watchlist = random_list(templates)
     probe = np.random.default_rng(2).standard_normal(_DIM, np.float32)
     probe /= np.linalg.norm(probe)
-    repeat = max(5, min(rounds, 20_000_000 // templates))
-    times = _timed(lambda: watchlist.nearest(probe), repeat)
     (column,) = watchlist.columns.values()
     # Reading: the least that can be done with every number, in the widest words.
     words = column.rows.reshape(-1).view(np.int64)
-    reading = _timed(lambda: np.bitwise_or.reduce(words), repeat)
-    best, median, _ = _spread(times)
+    searching: list[float] = []
+    reading: list[float] = []
+    # In turns, so that what else the machine does hits both.
+    for _ in range(max(10, min(rounds, 20_000_000 // templates))):
+        searching += _timed(lambda: watchlist.nearest(probe), 1)
+        reading += _timed(lambda: np.bitwise_or.reduce(words), 1)
+    best, median, _ = _spread(searching)
     return Search(templates, best, median, 1e3 / best, _spread(reading)[0])
 
 
