@@ -170,11 +170,16 @@ class Node:
         return ask(self.link, hello, Welcome, LONG_S)
 
     def poll(
-        self, in_use: tuple[str, int] = ("", 0), *, refused: str = "", wait_ms: int = 0
+        self,
+        in_use: tuple[str, int] = ("", 0),
+        *,
+        refused: str = "",
+        wait_ms: int = 0,
+        timeout_s: float = LONG_S,
     ) -> Answer:
         nonce = secrets.token_bytes(16)
         poll = Poll(self.name, self.boot, nonce, *in_use, refused, 0, wait_ms)
-        return ask(self.link, poll, (Offer, Ack, Deny), LONG_S + wait_ms / 1e3)
+        return ask(self.link, poll, (Offer, Ack, Deny), timeout_s + wait_ms / 1e3)
 
     def fetch(self, list_id: str, version: int, index: int) -> bytes:
         return ask(self.link, Fetch(self.name, list_id, version, index), Piece, LONG_S).sealed

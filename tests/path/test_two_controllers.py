@@ -56,7 +56,7 @@ def test_a_node_goes_over_to_the_other_controller(
              "--authority", "a", "--purpose", "p", "--location", "l"),
         ):  # fmt: skip
             assert main([*(str(w) for w in words), *here]) == 0
-        assert isinstance(node.poll(wait_ms=5000), Offer)
+        assert isinstance(node.poll(wait_ms=30_000), Offer)
         node.close()
     capsys.readouterr()
     assert main(["alerts", "--json", *here]) == 0
