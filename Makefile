@@ -7,9 +7,10 @@ LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 SANDBOX := build/sandbox
 GUEST := build/guest
+CAMERA := build/camera
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix models bench bench-peers accuracy image sandbox-test guest-test soak fuzz clean
+.PHONY: help setup demo test check fix models bench bench-peers accuracy image image-test sandbox-test guest-test soak fuzz clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +49,13 @@ sandbox-test: $(SANDBOX)/tree $(SANDBOX)/site ## boot the units in a container a
 	@$(PYTHON) -m tests.image.sandbox.run $(SANDBOX)/tree
 	@$(PYTHON) -m tests.image.sandbox.node $(SANDBOX)/tree $(SANDBOX)/site
 
-guest-test: $(SANDBOX)/tree $(SANDBOX)/site $(GUEST) ## drive LEDs on simulated GPIO in an emulated machine (root, minutes)
-	@$(PYTHON) -m tests.image.guest.run $^
+guest-test: $(SANDBOX)/tree $(SANDBOX)/site $(GUEST) $(CAMERA) ## LEDs and camera drivers in an emulated machine (root, minutes)
+	@$(PYTHON) -m tests.image.guest.run $(SANDBOX)/tree $(SANDBOX)/site $(GUEST)
+	@$(PYTHON) -m tests.image.guest.run_camera $(CAMERA) $(SANDBOX)/site $(GUEST)
+
+$(CAMERA): tests/image/guest/build-camera.sh tests/image/guest/camera.lock
+	@tests/image/guest/build-camera.sh $@
+	@touch $@
 
 $(GUEST): tests/image/guest/build.sh tests/image/guest/init tests/image/guest/gpio.lock
 	@for tool in qemu-system-x86_64 busybox cpio mmdebstrap; do command -v $$tool >/dev/null \
@@ -69,6 +75,17 @@ $(SANDBOX)/tree: tests/image/sandbox/build-tree.sh
 	@echo "making a small Debian in $@ (20 s to a minute, once) …"
 	@tests/image/sandbox/build-tree.sh $@
 	@touch $@
+
+image: $(READY) ## the SD card's image: dist/picket-VERSION-arm64.img.zst (root; ten minutes once, then one)
+	@$(BIN)/python image-build/build.py
+
+image-test: $(READY) ## boot dist/'s image in an emulator and put it to the test: ONLY=story CUTS=20
+	@command -v qemu-system-aarch64 >/dev/null && command -v mcopy >/dev/null \
+	  || { echo "picket: error: missing: apt install qemu-system-arm mtools zstd e2fsprogs" >&2; exit 1; }
+	@test -f "$(firstword $(wildcard dist/picket-*-arm64.img.zst))" \
+	  || { echo "picket: error: there is no image: make image" >&2; exit 1; }
+	@$(BIN)/python -m tests.image.card.run $(firstword $(wildcard dist/picket-*-arm64.img.zst)) \
+	  $(foreach one,$(ONLY),--only $(one)) $(if $(CUTS),--cuts $(CUTS))
 
 soak: $(READY) ## kill -9, cut cables, lost answers; every alert counted: KILLS=1000 RESTARTS=1000 (an hour)
 	@$(BIN)/python -m tests.soak.soak $(if $(KILLS),--kills $(KILLS)) $(if $(RESTARTS),--restarts $(RESTARTS))

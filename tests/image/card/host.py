@@ -1,0 +1,156 @@
+"""The other end of the emulated node: a fleet, a controller on loopback, a list, its card."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from appliance.controller import cards, image, rows
+from appliance.controller.fleet import Fleet
+from appliance.controller.workplace import now_ms, workplace
+from appliance.system.card import write
+from tests.image.card.parts import parts
+from tests.path.cards import document as bad
+
+NODE = "cam-017"
+PHOTOS = Path(__file__).resolve().parents[2] / "photos"
+_GUESTS_HOST = "10.0.2.2"
+"""Where QEMU's user network shows the guest this machine's loopback."""
+SIGHT = {
+    # An emulated core is fifty times slower than a Pi's: every frame is looked at, however long
+    # that takes, and a track outlives the time between two.
+    "camera": {"source": "scene", "path": "/data/scene/street.toml", "fps": 2.0,
+               "pace": "flat-out", "loop": True, "timeout_s": 25.0},
+    "models": {"detector": "centerface-320x192"},
+    "tracking": {"patience_s": 5.0, "min_iou": 0.05},
+    "decision": {"embeddings": 2, "hold_s": 5.0, "cooldown_s": 5.0},
+}  # fmt: skip
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Host:
+    """A fleet of one node, and its controller.
+
+    Args:
+        folder: new.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.fleet = folder, folder / "harbour"
+        self.port, self.join_port = free_port(), free_port()
+        there = f"tls+tcp://{_GUESTS_HOST}"
+        self.ctl("init", str(self.fleet), "--controller", f"{there}:{self.port}",
+                 "--join", f"{there}:{self.join_port}")  # fmt: skip
+        self.events_file = folder / "events.jsonl"
+        with self.events_file.open("wb") as out, (folder / "serve.log").open("wb") as log:
+            self._serving = subprocess.Popen(
+                [sys.executable, "-m", "appliance.controller", "serve", "--json",
+                 "--fleet", str(self.fleet), "--listen", f"tls+tcp://127.0.0.1:{self.port}",
+                 "--join", f"tls+tcp://127.0.0.1:{self.join_port}"],
+                stdout=out, stderr=log,
+            )  # fmt: skip
+        self.told("listening", 60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._serving.terminate()
+        self._serving.wait()
+
+    def ctl(self, *words: str) -> str:
+        """`picketctl`, run to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "appliance.controller", *words],
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"picketctl {' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the controller has told."""
+        lines = self.events_file.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def told(self, kind: str, timeout_s: float, *, after: int = 0) -> dict[str, Any]:
+        """The first event of a kind, beyond so many events."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            for event in self.events[after:]:
+                if event["event"] == kind:
+                    return event
+            if time.monotonic() > deadline_s or self._serving.poll() is not None:
+                last = self.events[-5:]
+                raise TimeoutError(f"no {kind} in {timeout_s:.0f} s; the last: {last}")
+            time.sleep(0.2)
+
+    def deploy(self) -> None:
+        """A list of one person, from one photograph, to be looked for."""
+        photos = self.folder / "photos/obama"
+        photos.mkdir(parents=True)
+        shutil.copy(PHOTOS / "obama.jpg", photos)
+        fleet, bundle = ("--fleet", str(self.fleet)), self.folder / "list.bundle"
+        self.ctl("list", "build", str(photos.parent), *fleet, "--out", str(bundle),
+                 "--false-alerts", "1/1000")  # fmt: skip
+        (key,) = (self.fleet / "authorities").glob("*.key")
+        self.ctl("list", "sign", str(bundle), "--key", str(key), *fleet)
+        ordered = ("--authority", "test", "--purpose", "test", "--location", "here")
+        which = ("--list", str(bundle), "--nodes", NODE, "--until", "+2h")
+        self.ctl("deploy", "start", *fleet, *which, *ordered)
+
+    def personalise(self, card: Path) -> str:
+        """Write the node's file on a card; returns its token."""
+        with workplace(self.fleet) as (fleet, store):
+            common = cards.common(fleet) | SIGHT
+            (row,), _ = rows.parse(f"node\n{NODE}\n", common)
+            token = cards.invite(store, NODE, hours=2, now_ms=now_ms())
+        image.personalise(card, cards.provision_of(row, token))
+        return token.hex()
+
+    def authority(self) -> Fleet:
+        """The fleet, opened."""
+        return Fleet.load(self.fleet)
+
+
+def spoil(card: Path) -> None:
+    """Write a file that is no good on a card."""
+    image.personalise(card, write(bad(camera={"fps": 500.0})))
+
+
+def add_scene(card: Path) -> None:
+    """The street with its photographs, on the data partition."""
+    script = tomllib.loads((PHOTOS / "street.toml").read_text(encoding="utf-8"))
+    names = {walker["photo"] for walker in script["walker"]} | {"street.toml"}
+    names |= {script["anatomy"]} if "anatomy" in script else set()
+    commands = ["mkdir /scene", "cd /scene"]
+    commands += [f"write {PHOTOS / name} {name}" for name in sorted(names)]
+    debugfs(card, commands)
+
+
+def debugfs(card: Path, commands: list[str]) -> str:
+    """Do something on the data partition of a card that no machine uses."""
+    data = parts(card)[7]
+    done = subprocess.run(
+        ["/usr/sbin/debugfs", "-w", "-f", "-", f"{card}?offset={data.offset}"],
+        input="\n".join(commands) + "\n", capture_output=True, text=True, check=False,
+        env=os.environ | {"DEBUGFS_PAGER": "cat"},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"debugfs: {done.stderr}")
+    return done.stdout

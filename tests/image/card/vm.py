@@ -1,0 +1,204 @@
+"""A card's image in an emulated machine: QEMU -M virt, this file playing the Pi's boot ROM.
+
+Enters: a raw image. Leaves: a serial console with a root shell on it, asked for on the kernel's
+command line; the image itself has none. The boot partition is chosen by autoboot.txt, as firmware
+does, and kernel, initrd and command line are those in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from tests.image.card.parts import Part, parts
+
+PROMPT = r"[#$] $"
+_MASKED = (
+    "modprobe@drm.service", "modprobe@efi_pstore.service", "systemd-logind.service",
+    "systemd-journal-catalog-update.service",
+)  # fmt: skip
+_EXTRA = (
+    "picket.sim=1", "systemd.debug_shell=ttyAMA0", "systemd.default_debug_tty=ttyAMA0",
+    "systemd.journald.forward_to_console=0", "printk.devkmsg=on",
+    *(f"systemd.mask={unit}" for unit in _MASKED),
+)  # fmt: skip
+
+
+class TooLateError(Exception):
+    """The guest did not do in time what was waited for; carries the end of what it said."""
+
+
+def boot_files(image: Path, to: Path, *, tryboot: bool) -> int:
+    """Copy what a Pi's firmware would load; returns the number of its partition.
+
+    Raises:
+        TooLateError: autoboot.txt names no partition: nothing starts.
+    """
+    found = parts(image)
+    text = _mtools("mtype", found[1], image, "::autoboot.txt").decode(errors="replace")
+    section, chosen = "", {}
+    for line in text.splitlines():
+        section = line.strip("[]") if line.startswith("[") else section
+        if line.startswith("boot_partition="):
+            chosen[section] = int(line.partition("=")[2])
+    number = chosen.get("tryboot" if tryboot else "all")
+    if number is None:
+        raise TooLateError(f"autoboot.txt names no partition: {text!r}")
+    for name in ("kernel8.img", "initramfs8", "cmdline.txt"):
+        (to / name).write_bytes(_mtools("mtype", found[number], image, f"::{name}"))
+    return number
+
+
+def _mtools(tool: str, part: Part, image: Path, *words: str) -> bytes:
+    done = subprocess.run(
+        [f"/usr/bin/{tool}", "-i", f"{image}@@{part.offset}", *words],
+        capture_output=True, check=False, env=os.environ | {"MTOOLS_SKIP_CHECK": "1"},
+    )  # fmt: skip
+    if done.returncode:
+        raise TooLateError(f"{tool}: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
+class Machine:
+    """A running guest.
+
+    Args:
+        image: raw; written to.
+        folder: for boot files, sockets and the console's log.
+        tryboot: start the slot that is on trial.
+        extra: more words for the kernel's command line.
+    """
+
+    def __init__(
+        self, image: Path, folder: Path, *, tryboot: bool = False, extra: tuple[str, ...] = ()
+    ) -> None:
+        self.began_s = time.monotonic()
+        self.partition = boot_files(image, folder, tryboot=tryboot)
+        line = " ".join([(folder / "cmdline.txt").read_text().strip(), *_EXTRA, *extra])
+        serial = folder / "serial.sock"
+        serial.unlink(missing_ok=True)
+        self.log = folder / "console.log"
+        self._said = (folder / "qemu.log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                "/usr/bin/qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2",
+                "-m", "1024", "-accel", "tcg,thread=multi", "-display", "none", "-no-reboot",
+                "-kernel", str(folder / "kernel8.img"), "-initrd", str(folder / "initramfs8"),
+                "-append", line,
+                "-drive", f"if=none,id=card,file={image},format=raw,cache=writeback",
+                "-device", "virtio-blk-pci,drive=card",
+                "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
+                "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset",
+                "-chardev", f"socket,id=tty,path={serial},server=on,wait=off",
+                "-serial", "chardev:tty",
+            ],
+            stdout=self._said, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self._serial = socket.socket(socket.AF_UNIX)
+        deadline_s = time.monotonic() + 20
+        while True:
+            try:
+                self._serial.connect(str(serial))
+                break
+            except OSError as e:
+                if time.monotonic() > deadline_s:
+                    raise TooLateError((folder / "qemu.log").read_text()) from e
+                time.sleep(0.05)
+        self._serial.settimeout(0.5)
+        self._heard = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pull()
+        self._serial.close()
+        self._said.close()
+
+    @property
+    def seconds(self) -> float:
+        """Since the power came."""
+        return time.monotonic() - self.began_s
+
+    def pull(self) -> None:
+        """Take the power away."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def wait(self, pattern: str, timeout_s: float = 600.0) -> str:
+        """What was said up to a pattern.
+
+        Raises:
+            TooLateError: it did not come.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            found = re.search(pattern, self._heard)
+            if found:
+                said, self._heard = self._heard[: found.end()], self._heard[found.end() :]
+                return said
+            if time.monotonic() > deadline_s or self.process.poll() is not None:
+                raise TooLateError(f"no {pattern!r}:\n{self._heard[-3000:]}")
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            said = self._serial.recv(65536).decode(errors="replace")
+        except TimeoutError:
+            return
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(said)
+        self._heard += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", said)
+
+    def shell(self, timeout_s: float = 600.0) -> None:
+        """Wait for the shell on the console."""
+        self.wait(PROMPT, timeout_s)
+        self._serial.sendall(b"stty -echo cols 500; export PS1= TERM=dumb PAGER=cat\n")
+        self.does("true", 60)
+
+    def does(self, command: str, timeout_s: float = 180.0) -> str:
+        """What a command prints, in the guest as root."""
+        mark = f"M{time.monotonic_ns()}"
+        self._serial.sendall(f"{command}; echo {mark[:1]}''{mark[1:]} $?\n".encode())
+        said = self.wait(rf"{mark} \d+\n", timeout_s)
+        return said[: said.rindex(mark)].strip()
+
+    def until(self, command: str, pattern: str, timeout_s: float = 300.0) -> str:
+        """Ask again until the answer matches.
+
+        Raises:
+            TooLateError: it never did.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            said = self.does(command)
+            if re.search(pattern, said):
+                return said
+            if time.monotonic() > deadline_s:
+                raise TooLateError(f"{command}: never {pattern!r}:\n{said}")
+            time.sleep(1.0)
+
+
+@contextmanager
+def working_copy(packed: Path, *, more_mib: int = 256) -> Iterator[Path]:
+    """A raw copy of an image, with space behind it, as a larger card has."""
+    with tempfile.TemporaryDirectory(prefix="picket-card-", dir=packed.parent) as name:
+        image = Path(name) / "card.img"
+        subprocess.run(["/usr/bin/zstd", "-q", "-d", str(packed), "-o", str(image)], check=True)
+        os.truncate(image, image.stat().st_size + (more_mib << 20))
+        yield image
+
+
+def as_json(said: str) -> object:
+    """The JSON document in what a command printed."""
+    return json.loads(said[said.index("{") :])
