@@ -1,7 +1,8 @@
 """A Raspberry Pi's camera through picamera2 (libcamera): light from the sensor, copied once.
 
-Written from picamera2's manual, source (0.3.38) and issues (numbers below); it has not run on
-hardware yet. Its contract test is tests/contracts/test_camera.py with the marker `camera`.
+Written from picamera2's manual, source (0.3.38) and issues (numbers below). It has run over
+libcamera's virtual camera in an emulated machine (tests/image/guest/camera.py), not on a Pi yet.
+Its contract test is tests/contracts/test_camera.py with the marker `camera`.
 
 One stream only: the detector scales the very pixels that the embedder will see. A second, small
 stream from the ISP would save that scaling, at the price of a second buffer to erase.
@@ -110,7 +111,8 @@ class Picamera:
                     finally:
                         mapped.array.fill(0)  # the sensor's own memory forgets it too
         except (TimeoutError, RuntimeError, OSError, KeyError) as e:
-            raise CameraError(f"camera: no frame within {timeout_s} s: {e or 'timed out'}") from e
+            why = str(e) or "it is silent"  # a TimeoutError says nothing
+            raise CameraError(f"camera: no frame within {timeout_s} s: {why}") from e
         sequence = self._numbering.next(boot_ns)
         return Frame(sequence=sequence, boot_ns=boot_ns, image=into)
 
@@ -118,8 +120,8 @@ class Picamera:
         if self._camera is None:
             return
         camera, self._camera = self._camera, None
-        # A read that timed out has left its job in picamera2's queue, and close() would wait
-        # behind it for ever: the sensor is dead, that job never ends.
+        # A read that timed out has left its job in picamera2's queue; this is how its manual tidies
+        # up before closing.
         camera.cancel_all_and_flush()
         with contextlib.suppress(RuntimeError):  # a camera that is gone cannot be given back
             camera.close()
