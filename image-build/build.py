@@ -23,6 +23,7 @@ import pack
 import sbom
 import stage
 import wheels
+from cameras import Layer, layer
 from work import BuildError, fail, remove, require, room, run, step, whole
 
 HERE = Path(__file__).resolve().parent
@@ -59,10 +60,12 @@ def build(out: Path, work: Path) -> None:
     """
     check(work)
     version, epoch = _version(), _epoch()
-    tree = _kept(work, "tree", [HERE / "tree.sh", HERE / "packages.txt"], _tree)
+    cameras = _cameras()
+    inputs = [HERE / "tree.sh", HERE / "packages.txt", *_layer_files(cameras, work)]
+    tree = _kept(work, "tree", inputs, lambda new: _tree(new, cameras, inputs[1:]))
     kernel = (tree / "kernel").read_text(encoding="ascii").strip()
-    inputs = [REPOSITORY / "requirements.lock", HERE / "wheels.py", *_sources()]
-    site = _kept(work, "site", inputs, lambda new: wheels.install(new, tree / "headers"))
+    code = [REPOSITORY / "requirements.lock", HERE / "wheels.py", *_sources()]
+    site = _kept(work, "site", code, lambda new: wheels.install(new, tree / "headers"))
     making = work / "making"
     remove(making)
     making.mkdir(parents=True)
@@ -140,8 +143,38 @@ def _kept(work: Path, what: str, inputs: list[Path], make: Callable[[Path], None
     return kept
 
 
-def _tree(new: Path) -> None:
-    run([HERE / "tree.sh", new, HERE / "packages.txt"], log=new.parent / "tree.log")
+def _cameras() -> Layer:
+    """The camera layer that the environment asks for."""
+    given = os.environ.get
+    return layer(
+        given("PICKET_CAMERAS", "debian"),
+        url=given("PICKET_CAMERAS_URL", ""),
+        key=given("PICKET_CAMERAS_KEY", ""),
+        accelerators=given("PICKET_ACCELERATORS", "") == "1",
+    )
+
+
+def _layer_files(cameras: Layer, work: Path) -> list[Path]:
+    """The layer's files for apt, with its packages behind ours; none for Debian alone."""
+    if not cameras.sources:
+        return []
+    folder = work / "layer"
+    folder.mkdir(exist_ok=True)
+    ours = (HERE / "packages.txt").read_text(encoding="utf-8")
+    texts = {
+        "packages.txt": ours + "\n".join([*cameras.packages[1:], ""]),
+        f"{cameras.name}.sources": cameras.sources,
+        f"{cameras.name}.pref": cameras.preferences,
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def _tree(new: Path, cameras: Layer, files: list[Path]) -> None:
+    """Debian, or Debian and a layer: then the layer's packages take the place of ours."""
+    words = [*files[1:], cameras.kernel] if cameras.sources else [files[0]]
+    run([HERE / "tree.sh", new, *words], log=new.parent / "tree.log")
 
 
 def _publish(out: Path, name: str, *, card: Path, root: pack.Root, tree: Path, site: Path) -> None:
