@@ -57,6 +57,8 @@ _SCENES = 3
 _ROUNDS = 30
 _FRAMES = 2
 _FPIR = 0.01
+_WIDTH = 110
+"""Of the tables, also where there is no terminal."""
 
 
 Box = tuple[float, float, float, float]
@@ -265,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         rows = compare(workshop, Path(name), arguments.data)
     console = Console()
+    console.width = max(console.width, _WIDTH)
     for table in tables(rows):
         console.print(table)
     where = write_both(arguments.out, page(rows), [asdict(row) for row in rows])

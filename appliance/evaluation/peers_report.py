@@ -15,12 +15,12 @@ from appliance.evaluation.svg import Axis, Chart
 
 OURS, OUR_DETECTOR = "picket", "picket-detector"
 EVERYONE = {
-    OURS: "Picket: detector 640x384, embedder",
-    "dlib": "face_recognition 1.3 / dlib 20: HOG, ResNet",
-    OUR_DETECTOR: "Picket: detector only, 640x384",
-    "yunet": "OpenCV YuNet-n, 1280x720",
-    "yunet-half": "OpenCV YuNet-n, 640x360",
-    "mediapipe": "MediaPipe 0.10 full range",
+    OURS: "Picket",
+    "dlib": "face_recognition",
+    OUR_DETECTOR: "Picket, detector",
+    "yunet": "YuNet, full size",
+    "yunet-half": "YuNet, half size",
+    "mediapipe": "MediaPipe",
 }
 EMBEDDERS = (OURS, "dlib")
 
@@ -61,7 +61,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     )
     small = Table(title="faces found by width; recognition", title_justify="left")
     for table in (speed, small):
-        table.add_column("who")
+        table.add_column("who", no_wrap=True)
     for name in (*(f"{n} faces" for n in FACES), "÷ ours at 4", "its CPU time", "peak MiB"):
         speed.add_column(name, justify="right")
     for name in (*(f"{px} px" for px in SMALL_PX), "faces in empty frames", "TPIR at FPIR 1 %"):
@@ -131,7 +131,9 @@ def page(rows: Sequence[Row]) -> str:
 
 
 _OPENING = (
-    "The same frames and pictures, one process after the other, on one machine in one run; two"
+    "Picket: detector of 640x384 and embedder, int8. face_recognition 1.3 on dlib 20: HOG, ResNet."
+    " YuNet-n in OpenCV 4.11, at 1280x720 and at 640x360. MediaPipe 0.10 face detection, full range."
+    " The same frames and pictures, one process after the other, on one machine in one run; two"
     " threads each where a library can be told so (dlib uses one). Lower is faster. Peak memory"
     " includes the frames. YuNet and MediaPipe find faces and do not tell people apart here."
 )
