@@ -132,7 +132,7 @@ def page(rows: Sequence[Row]) -> str:
 
 _OPENING = (
     "Picket: detector of 640x384 and embedder, int8. face_recognition 1.3 on dlib 20: HOG, ResNet."
-    " YuNet-n in OpenCV 4.11, at 1280x720 and at 640x360. MediaPipe 0.10 face detection, full range."
+    " YuNet-n in OpenCV 4.11, at 1280x720 and 640x360. MediaPipe 0.10 face detection, full range."
     " The same frames and pictures, one process after the other, on one machine in one run; two"
     " threads each where a library can be told so (dlib uses one). Lower is faster. Peak memory"
     " includes the frames. YuNet and MediaPipe find faces and do not tell people apart here."
@@ -146,6 +146,7 @@ def _times(rows: Sequence[Row]) -> str:
         "Time per frame over faces in it",
         Axis("faces in the frame", 0.0, float(FACES[-1])),
         Axis("ms per frame", least * 0.7, top * 1.4, log=True),
+        legend_top=True,
     )
     for row in rows:
         chart.line([(n, row.best_ms[n]) for n in FACES], EVERYONE[row.name][:34], marked=True)

@@ -136,6 +136,10 @@ class Chart:
             f'<g transform="translate({WIDTH - 260},{first + 17 * i})">{sample}</g>'
             for i, sample in enumerate(self._legend)
         )
+        if legend:  # on a sheet of its own, or lines would run through the words
+            tall = 17 * len(self._legend) + 6
+            sheet = f'<rect x="{WIDTH - 266}" y="{first - 16}" width="236" height="{tall}"'
+            legend = f'{sheet} fill="#fff" fill-opacity="0.85"/>{legend}'
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}"'
             f' width="{WIDTH}" height="{self.height}" role="img" font-family="sans-serif"'
