@@ -90,6 +90,14 @@ def _first_boot(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _update(arguments: argparse.Namespace) -> int:
+    from appliance.services.update import update
+
+    version = update(arguments.bundle, restart=not arguments.no_restart)
+    print(f"{version} is installed; it is kept if its services come up")
+    return 0
+
+
 def _check_config(arguments: argparse.Namespace) -> int:
     from appliance.config import load
 
@@ -216,6 +224,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--blink", action="store_true", help="only blink, until stopped, that the card is bad"
     )
+    sub = add(
+        "update",
+        _update,
+        "install a signed update in the other slot and try it",
+        "picket update picket-1.2.0-arm64.raucb",
+    )
+    sub.add_argument("bundle", type=Path, metavar="BUNDLE", help="as `make image` leaves it")
+    sub.add_argument("--no-restart", action="store_true", help="only install")
     for name, command, what in (
         ("check-config", _check_config, "check a configuration, change nothing"),
         ("dump-config", _dump_config, "print a configuration with every default written out"),

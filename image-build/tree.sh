@@ -36,7 +36,7 @@ mmdebstrap --quiet --mode=root --variant=minbase --architectures=arm64 \
   "${layer[@]}" \
   --customize-hook='mkdir -p "$1/var/tmp/k" && cd "$1/var/tmp/k" && export APT_CONFIG=$MMDEBSTRAP_APT_CONFIG &&
     KV=$(apt-cache show "$KERNEL" | sed -n "s/^Depends:.*linux-image-\([0-9][^ ,]*\).*/\1/p" | head -n 1) &&
-    { apt-get download -qq "linux-binary-$KV" "linux-modules-$KV" || apt-get download -qq "linux-image-$KV"; } &&
+    { apt-get download -qq "linux-binary-$KV" "linux-modules-$KV" "linux-base-$KV" || apt-get download -qq "linux-image-$KV"; } &&
     apt-get download -qq raspi-firmware libpython3.13-dev &&
     for deb in linux-*.deb raspi-firmware*.deb; do dpkg-deb -x "$deb" "$1"; dpkg-deb -W --showformat "\${Package} \${Version}\n" "$deb" >> "$1/.unpacked"; done &&
     dpkg-deb -x libpython3.13-dev*.deb "'"$new"'/headers" &&
