@@ -32,7 +32,7 @@ import msgspec
 
 from appliance.wire import Alert, Health, printable
 
-_RAREST = 1e-6
+RAREST = 1e-6
 
 Event = dict[str, object]
 """Begins with "event"; values are JSON's, bytes as hexadecimal text."""
@@ -71,7 +71,7 @@ def _plain(field: object) -> object:
 def _alert(told: Event) -> str:
     rate = float(str(told["false_alert_rate"]))
     # Rarer than that was never measured: the number is an extrapolation.
-    odds = f"1 stranger in {1 / rate:,.0f}" if rate >= _RAREST else "hardly any stranger"
+    odds = f"1 stranger in {1 / rate:,.0f}" if rate >= RAREST else "hardly any stranger"
     return (
         f"{told['node']} #{told['sequence']}: {told['subject']},"
         f" similarity {told['similarity']:.3f} ({odds} scores this),"

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from appliance.controller.events import RAREST
 from appliance.evaluation.scoreboard import Arrival, Scoreboard
 
 _LINE_EVERY_S = 2.0
@@ -42,7 +43,7 @@ class Screen:
         verdict = {None: "", True: "  [green]right[/]", False: "  [bold red]WRONG[/]"}
         self.say(
             f"  [bold]ALERT[/] {arrival.subject}  similarity {arrival.similarity:.3f}"
-            f"  (a stranger scores this {_one_in(arrival.false_alert_rate)})"
+            f"  ({_one_in(arrival.false_alert_rate)} scores this)"
             f"  {arrival.frames_fused} frames fused  {arrival.nbytes} bytes"
             f"  {arrival.latency_ms:.0f} ms after exposure{verdict[arrival.correct]}"
         )
@@ -104,4 +105,4 @@ def summary(scoreboard: Scoreboard) -> Table:
 
 
 def _one_in(rate: float) -> str:
-    return f"1 in {1 / rate:,.0f}" if rate > 1e-12 else "less than 1 in 10¹²"  # noqa: PLR2004 - float noise below
+    return f"1 stranger in {1 / rate:,.0f}" if rate >= RAREST else "hardly any stranger"
