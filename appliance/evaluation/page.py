@@ -21,9 +21,12 @@ HTML, JSON = "report.html", "report.json"
 _SMALL = 0.05
 _STYLE = """
 body{font:15px/1.5 sans-serif;max-width:64em;margin:2em auto;padding:0 1em;color:#111}
-table{border-collapse:collapse;margin:1em 0;font-size:14px}th,td{padding:.25em .7em;border-bottom:1px solid #ccc;
+table{border-collapse:collapse;margin:1em 0;font-size:14px}
+th,td{padding:.25em .7em;border-bottom:1px solid #ccc;
 text-align:right;vertical-align:top;white-space:nowrap}
-td:first-child{min-width:7em}th:first-child,td:first-child,th.l,td.l{white-space:normal}th:first-child,td:first-child{text-align:left}
+td:first-child{min-width:7em}
+th:first-child,td:first-child,th.l,td.l{white-space:normal}
+th:first-child,td:first-child{text-align:left}
 caption{text-align:left;color:#444;padding-bottom:.3em}svg{max-width:100%;height:auto}
 .w{border-left:4px solid #000;padding:.1em 1em .1em 2em;margin:1em 0;background:#f4f4f4}
 img{height:96px;vertical-align:middle}td.l{text-align:left}@media print{img{height:60px}}

@@ -40,6 +40,7 @@ from appliance.evaluation.peers_report import (
     OURS,
     Row,
     page,
+    skipped,
     tables,
 )
 from appliance.evaluation.protocol import Protocol, Role
@@ -270,6 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.width = max(console.width, _WIDTH)
     for table in tables(rows):
         console.print(table)
+    for line in skipped(rows):
+        console.print(line, highlight=False, soft_wrap=True)
     where = write_both(arguments.out, page(rows), [asdict(row) for row in rows])
     console.print(f"report: {where}", highlight=False)
     return 0

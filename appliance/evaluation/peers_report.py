@@ -53,6 +53,11 @@ class Row:
     pictures: int | None = None
 
 
+def skipped(rows: Sequence[Row]) -> list[str]:
+    """Who has no figures, and why."""
+    return [f"skipped: {EVERYONE[row.name]}: {row.absent}" for row in rows if row.absent]
+
+
 def tables(rows: Sequence[Row]) -> list[Table]:
     """For a terminal."""
     ours = {name: next(r for r in rows if r.name == name) for name in (OURS, OUR_DETECTOR)}
@@ -69,7 +74,6 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     small.add_column("pictures without a face", justify="right")
     for row in rows:
         if row.absent:
-            speed.add_row(EVERYONE[row.name], f"skipped: {row.absent}")
             continue
         mine = ours[OURS if row.name in EMBEDDERS else OUR_DETECTOR]
         speed.add_row(
