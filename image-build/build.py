@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import bundle
 import initrd
 import pack
 import sbom
@@ -31,7 +33,7 @@ REPOSITORY = HERE.parent
 _TOOLS = (
     "mmdebstrap", "arch-test", "qemu-aarch64-static", "mksquashfs", "veritysetup", "genimage",
     "mcopy", "mkdosfs", "mke2fs", "zstd", "xz", "depmod", "readelf", "aarch64-linux-gnu-gcc",
-    "swig", "systemd-sysusers",
+    "swig", "systemd-sysusers", "rauc",
 )  # fmt: skip
 _ROOM = 6 << 30
 _KEPT = 2
@@ -65,14 +67,16 @@ def build(out: Path, work: Path) -> None:
     tree = _kept(work, "tree", inputs, lambda new: _tree(new, cameras, inputs[1:]))
     kernel = (tree / "kernel").read_text(encoding="ascii").strip()
     code = [REPOSITORY / "requirements.lock", HERE / "wheels.py", *_sources()]
-    site = _kept(work, "site", code, lambda new: wheels.install(new, tree / "headers"))
+    site = _kept(work, "site", code, lambda new: wheels.install(new, tree))
     making = work / "making"
     remove(making)
     making.mkdir(parents=True)
     log = work / "build.log"
     log.unlink(missing_ok=True)
+    signed_by = bundle.keys(work)
     with step("root"):
         stage.stage(tree / "root", site, making / "root", kernel, version)
+        shutil.copy2(signed_by[0], making / "root/etc/rauc/keyring.pem")
     with step("squashfs and its hash tree"):
         root = pack.squash(making / "root", making / "root.img", epoch, log)
     with step("initrd and image"):
@@ -81,6 +85,12 @@ def build(out: Path, work: Path) -> None:
         card = pack.card(
             making / "card", making / "boot", tree / "root", root=root, epoch=epoch, log=log
         )
+    with step("update"), whole(out / f"picket-{version}-arm64.raucb") as new:
+        fat = making / "card/out/boot.vfat"
+        bundle.make(
+            new, making / "card/input/root.img", fat, making / "update", version=version,
+            signed_by=signed_by,
+        )  # fmt: skip
     with step("compression"):
         name = f"picket-{version}-arm64"
         _publish(out, name, card=card, root=root, tree=tree / "root", site=site)

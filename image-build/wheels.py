@@ -28,12 +28,12 @@ _UNUSED = (
 _MODELS = ("*.tflite", "manifest.toml", "golden")
 
 
-def install(site: Path, headers: Path) -> None:
+def install(site: Path, tree: Path) -> None:
     """Fill a folder.
 
     Args:
         site: new.
-        headers: of the node's Python.
+        tree: Debian's, with the headers of its Python.
 
     Raises:
         BuildError: a wheel is missing, or lgpio does not compile.
@@ -49,18 +49,34 @@ def install(site: Path, headers: Path) -> None:
         quiet = ["--quiet", "--disable-pip-version-check", "--no-deps"]
         run([
             *pip, "install", *quiet, "--only-binary=:all:", "--require-hashes",
-            "--implementation=cp", f"--python-version={PYTHON}", f"--target={site}",
+            "--no-compile", "--implementation=cp", f"--python-version={PYTHON}", f"--target={site}",
             *(f"--platform=manylinux_{minor}_aarch64" for minor in _PLATFORMS),
             f"--requirement={lock}",
         ])  # fmt: skip
         run([*pip, "wheel", *quiet, "--no-build-isolation", f"--wheel-dir={folder}", REPOSITORY])
         (wheel,) = folder.glob("picket-*.whl")
         shutil.unpack_archive(wheel, site, "zip")
-        _gpio(folder, site, headers)
+        _gpio(folder, site, tree / "headers")
     _models(site / "models_tflite")
     for pattern in _UNUSED:
         for path in site.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _compile(site, tree / "root")
+
+
+def _compile(site: Path, root: Path) -> None:
+    """Byte code, by the node's own Python: a read-only root has no place for it later."""
+    inside = root / "picket-site"
+    shutil.rmtree(inside, ignore_errors=True)
+    site.rename(inside)
+    try:
+        run([
+            "chroot", root, "/usr/bin/python3", "-m", "compileall", "-q", "-j2",
+            "--invalidation-mode=unchecked-hash", "-s", "/picket-site", "-p", "/opt/picket/site",
+            "/picket-site",
+        ])  # fmt: skip
+    finally:
+        inside.rename(site)
 
 
 def _models(folder: Path) -> None:

@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.image.card.parts import parts
 
 HERE = Path(__file__).resolve().parents[2] / "image-build"
 NAMES = ("work", "initrd", "cameras", "sbom", "stage", "pack", "wheels", "build")
@@ -230,3 +233,37 @@ def test_the_overlay_needs_nothing_that_the_root_cannot_do() -> None:
         for line in unit.read_text().splitlines():
             if line.startswith("ExecStart=/usr/lib/picket/"):
                 assert (HERE / "overlay" / line.partition("=/")[2].split()[0]).exists(), unit
+
+
+def _mbr(entries: list[tuple[int, int, int]]) -> bytes:
+    table = bytearray(512)
+    for number, (kind, start, size) in enumerate(entries):
+        struct.pack_into("<4xB3xII", table, 446 + 16 * number, kind, start, size)
+    table[510:] = b"\x55\xaa"
+    return bytes(table)
+
+
+def test_data_takes_the_rest_of_a_larger_card_and_nothing_else_moves(tmp_path: Path) -> None:
+    mib = 2048
+    card = tmp_path / "card.img"
+    tables = {
+        0: [(0x0C, mib, mib), (0x0C, 2 * mib, mib), (0, 0, 0), (0x0F, 3 * mib, 6 * mib)],
+        3 * mib: [(0x83, mib, mib), (0x05, 2 * mib, 2 * mib)],
+        5 * mib: [(0x83, mib, mib), (0x05, 4 * mib, 2 * mib)],
+        7 * mib: [(0x83, mib, mib)],
+    }
+    with card.open("wb") as file:
+        for sector, entries in tables.items():
+            file.seek(sector * 512)
+            file.write(_mbr(entries))
+        file.truncate(64 * mib * 512)
+    before = parts(card)
+    grow = HERE / "overlay/usr/lib/picket/grow-table"
+    for _ in range(2):
+        subprocess.run([sys.executable, str(grow), str(card)], check=True)
+        after = parts(card)
+        assert {n: p for n, p in after.items() if n not in {4, 7}} == {
+            n: p for n, p in before.items() if n not in {4, 7}
+        }
+        assert after[7].offset == before[7].offset == 8 * mib * 512
+        assert after[7].offset + after[7].size == after[4].offset + after[4].size == 64 * mib * 512
