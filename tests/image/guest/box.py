@@ -125,7 +125,6 @@ def main() -> None:
         ask(link, Show(NodeState.WATCHING, camera_on=False), Ack, 5.0)
         seen["camera lamp once off"] = level(Lamp.CAMERA)
         seen["fault after silence of s"] = silence()
-    seen["before the end"] = systemctl("show", "-P", "MainPID", "picket-indicator.service")
     systemctl("stop", "picket-indicator.service")
     seen["lines once the process has ended"] = levels()
     holder = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, cwd="/run")

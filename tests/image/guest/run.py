@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.image.sandbox.container import REPOSITORY, SYSTEMD, tail
+from tests.image.sandbox.container import REPOSITORY, SYSTEMD, metadata, tail
 
 NSPAWN = "/usr/bin/systemd-nspawn"
 HERE = Path(__file__).resolve().parent
@@ -95,9 +95,6 @@ def write_overlay(folder: Path) -> None:
         path = folder / f"usr/lib/{kind}.d/picket.conf"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SYSTEMD / f"{kind}.conf", path)
-    metadata = folder / "usr/lib/python3/dist-packages/picket-0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: picket\nVersion: 0\n")
 
 
 def compiled(tree: Path, site: Path, folder: Path) -> Path:
@@ -112,6 +109,7 @@ def compiled(tree: Path, site: Path, folder: Path) -> Path:
         ignored = shutil.ignore_patterns("__pycache__", "photos", "*.npz")
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
     shutil.copy(REPOSITORY / "pyproject.toml", folder)
+    metadata(folder)
     subprocess.run(
         [
             NSPAWN, "--quiet", f"--directory={tree}", "--volatile=overlay",

@@ -50,9 +50,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="picket-camera-") as folder:
         results = Path(folder)
         program = results / "overlay" / "program"
-        metadata = results / "overlay/usr/lib/python3/dist-packages/picket-0.dist-info"
-        metadata.mkdir(parents=True)
-        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: picket\nVersion: 0\n")
+        program.parent.mkdir()
         program.write_text(PROGRAM, encoding="utf-8")
         program.chmod(0o755)
         shares = {

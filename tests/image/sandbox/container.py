@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,6 +68,18 @@ def boot(
             check=False,
         )
     return results
+
+
+def metadata(out: Path) -> Path:
+    """What an installation would have: the package's name and version, by which it asks itself."""
+    folder = out / "picket-0.dist-info"
+    folder.mkdir()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (folder / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n",
+        encoding="utf-8",
+    )
+    return folder
 
 
 def tail(path: Path, chars: int = 6000) -> str:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from tests.image.sandbox.container import REPOSITORY, boot, tail
+from tests.image.sandbox.container import REPOSITORY, boot, metadata, tail
 
 PYTHON = "/usr/bin/env PYTHONPATH=/opt/picket/lib:/opt/picket/site /usr/bin/python3"
 PICKET = f'#!/bin/sh\nexec {PYTHON} -m appliance "$@"\n'
@@ -54,7 +53,7 @@ def main() -> int:
         launcher.chmod(0o755)
         bound = {REPOSITORY / name: f"/opt/picket/lib/{name}" for name in CODE}
         bound |= {site: "/opt/picket/site", launcher: "/opt/picket/bin/picket"}
-        bound |= {_metadata(out): "/opt/picket/lib/picket-0.dist-info"}
+        bound |= {metadata(out): "/opt/picket/lib/picket-0.dist-info"}
         results = boot(tree, out, units=UNITS, bound=bound, start="node.target")
         if not (results / "node.json").exists():
             for name in ("around.txt", "watch.txt", "link.txt", "indicator.txt", "journal.txt"):
@@ -68,18 +67,6 @@ def main() -> int:
     for line in wrong:
         sys.stderr.write(f"node: {line}\n")
     return 1 if wrong else 0
-
-
-def _metadata(out: Path) -> Path:
-    """What an installation would have: the package's name and version, by which it asks itself."""
-    folder = out / "picket-0.dist-info"
-    folder.mkdir()
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (folder / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n",
-        encoding="utf-8",
-    )
-    return folder
 
 
 CODE = ("appliance", "models_tflite", "tests")
