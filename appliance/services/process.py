@@ -31,14 +31,21 @@ class Heart:
     Args:
         workers: those that must make progress.
         stop: ends a wait at once.
+        status: one line for `systemctl status` and `picket doctor`.
         notify: tells systemd; by default where the environment says that it listens.
     """
 
     def __init__(
-        self, workers: Sequence[Worker], stop: threading.Event, *, notify: Notify | None = None
+        self,
+        workers: Sequence[Worker],
+        stop: threading.Event,
+        *,
+        notify: Notify | None = None,
+        status: Callable[[], str] | None = None,
     ) -> None:
         self._workers, self._stop = tuple(workers), stop
         self._notify = notify or Notifier.from_environment()
+        self._status, self._said = status, ""
         self._ready = False
         self._before = tuple(0 for _ in self._workers)
 
@@ -56,6 +63,9 @@ class Heart:
                 self._notify("READY=1")
                 log.info("ready")
             self._notify("WATCHDOG=1")
+        if self._status is not None and (line := self._status()) != self._said:
+            self._said = line
+            self._notify(f"STATUS={line}")
         self._stop.wait(BEAT_S)
 
 

@@ -226,7 +226,7 @@ class Watcher:
         ]
         # A parked poll may take long: it is no sign of life, and the watchdog must not wait for it.
         alive = [worker for worker in workers if worker.name not in {"downlink", "health"}]
-        workers.append(Heart(alive, self._stop).worker())
+        workers.append(Heart(alive, self._stop, status=self._status).worker())
         when_stopped(self._stop, lambda: self._link.wind_down(_LAST_WORDS_S))
         try:
             Crew(workers, self._stop).run()
@@ -250,6 +250,13 @@ class Watcher:
             self._watch.close(watchlist)
             if self._capture.ended:
                 self._stop.set()
+
+    def _status(self) -> str:
+        current = self._trusted.current
+        if current is None:
+            return "no list: the camera is off, no lease"
+        left_min = current.lease_left_s(self._clock.boot_ns()) // 60
+        return f"list {current.list_id} version {current.version}, lease {left_min} min"
 
     def _beat(self) -> None:
         self._trusted.tick(now_ns=self._clock.boot_ns())
