@@ -113,6 +113,8 @@ class Endpoints:
         self, request: Hello | Poll | Report | Health | Fetch | Renew, reply_to: bytes
     ) -> Answer | None:
         received_ns = self._clock.boot_ns()
+        if not isinstance(request, Hello):  # a hello is looked at more closely
+            self._polls.mind_silence(request.node)
         answer: Answer | None
         match request:
             case Hello():

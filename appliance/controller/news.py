@@ -1,7 +1,7 @@
 """What there is to say to a node that polls, in this order; nothing leaves it waiting.
 
 1. it was revoked while it waited    a stamp to wipe: a last word
-2. an order to wipe                  the same, until a poll shows that it was done
+2. an order to wipe                  the same, until a hello with a new key shows that it was done
 3. quarantined                       nothing; when its time is up the poll is told why
 4. no list is meant for it           a stamp that withdraws the one in use, if any
 5. a list is meant for it            stamp and grant, unless it is in use and its lease still long
@@ -18,7 +18,7 @@ from appliance.controller.offers import Offers
 from appliance.controller.office import Office
 from appliance.controller.plan import Wanted
 from appliance.controller.session import Session, Terms
-from appliance.controller.store import Status
+from appliance.controller.store import Seen, Status
 from appliance.errors import ControllerError, WatchlistError
 from appliance.interfaces import Clock
 from appliance.wire import REASON_MAX_CHARS, Ack, Deny, Hello, Offer, Poll
@@ -79,7 +79,7 @@ class News:
             return Deny(f"quarantined: {row.reason}"[:REASON_MAX_CHARS])
         return Ack()
 
-    def tell(self, kind: str, of: Hello | Poll, **fields: object) -> None:
+    def tell(self, kind: str, of: Hello | Poll | Seen, **fields: object) -> None:
         """An event of a node's."""
         self._notify(event(kind, node=of.node, boot=of.boot, **fields))
 
@@ -121,7 +121,7 @@ class News:
         session.granted, session.unsettled = None, False
         session.retry_ns = now_ns + _AGAIN_NS
         if kind == "wipe":
-            session.wiped = True
+            session.wiped = session.hello
             self.tell("wiping", poll)
             return self._offers.wipe(poll)
         self.tell("withdrawn", poll, list_id=poll.list_id)

@@ -20,7 +20,7 @@ from appliance.controller.office import Office
 from appliance.controller.session import Parked, Session
 from appliance.controller.store import Seen, Status, Store
 from appliance.interfaces import Clock
-from appliance.wire import Answer, Deny, Hello, Poll, Welcome, hello_signed_part
+from appliance.wire import Answer, Deny, Hello, Poll, Welcome, hello_signed_part, printable
 
 Reply = tuple[bytes, Answer]
 """Where to, as it was received, and what."""
@@ -94,6 +94,15 @@ class Polls:
             session.parked = Parked(reply_to, poll, until_ns)
             return None
 
+    def mind_silence(self, node: str) -> None:
+        """Put a node that was silent for long into quarantine, before any question but a hello.
+
+        Otherwise its report or health would make the hello behind it look harmless.
+        """
+        with self._lock:
+            seen = self._attendance.last(node)
+            self._mind_silence(seen, seen)
+
     def expire(self) -> list[Reply]:
         """Answers of the polls whose time is up, or for which there is something to say now."""
         replies: list[Reply] = []
@@ -118,26 +127,31 @@ class Polls:
 
     def _suspect(self, hello: Hello, session: Session | None, seen: Seen) -> None:
         """Design §2.4: after a long silence, or twice at once, a node may be a stolen card."""
-        row = self._office.plan.nodes[hello.node]
-        if row.status is not Status.JOINED:
-            return
         if session is not None and hello.boot in session.former:
             reason = "two machines use its identity: a boot came back after another one began"
-        elif seen.at_ms and (silent_ms := self._silent_for(hello.node, seen)) > self._silent_ms:
-            reason = f"came back after {silent_ms / 3_600_000:.1f} hours of silence"
+            self._quarantine(hello, reason)
         else:
+            self._mind_silence(hello, seen)
+
+    def _mind_silence(self, of: Hello | Seen, seen: Seen) -> None:
+        silent_ms = self._silent_for(seen) if seen.at_ms else 0
+        if silent_ms > self._silent_ms:
+            self._quarantine(of, f"came back after {silent_ms / 3_600_000:.1f} hours of silence")
+
+    def _quarantine(self, of: Hello | Seen, reason: str) -> None:
+        if self._office.plan.nodes[of.node].status is not Status.JOINED:
             return
         now_ms = self._utc_ms()
-        self._store.nodes.set_status(hello.node, Status.QUARANTINED, reason, now_ms=now_ms)
+        self._store.nodes.set_status(of.node, Status.QUARANTINED, reason, now_ms=now_ms)
         self._office.refresh()
-        self._news.tell("quarantined", hello, reason=reason)
+        self._news.tell("quarantined", of, reason=reason)
 
-    def _silent_for(self, node: str, seen: Seen) -> int:
+    def _silent_for(self, seen: Seen) -> int:
         """Milliseconds since a node was heard, by this controller or another at this store."""
         silent_ms = self._utc_ms() - seen.at_ms
         if silent_ms <= self._silent_ms:
             return silent_ms
-        row = self._store.nodes.get(node)
+        row = self._store.nodes.get(seen.node)
         return silent_ms if row is None else self._utc_ms() - max(seen.at_ms, row.seen.at_ms)
 
     def _settle(self, session: Session, poll: Poll) -> None:
@@ -150,10 +164,10 @@ class Polls:
             list_id=poll.list_id,
             list_version=poll.list_version,
             lease_left_s=poll.lease_left_s,
-            refused=poll.refused,
+            refused=printable(poll.refused),
         )
-        if session.wiped and not poll.list_id:
-            session.wiped = False
+        if session.wiped not in (None, session.hello) and not poll.list_id:
+            session.wiped = None
             self._store.deployments.wiped(poll.node, now_ms=self._utc_ms())
             self._office.refresh()
             self._news.tell("wiped", poll)

@@ -44,7 +44,8 @@ class Session:
         unsettled: that grant was sent, and the node has not said yet what it made of it.
         renew_ns: when the grant is half used up; None if it lasts until the deployment's end.
         retry_ns: until then neither that list nor the same ending is said again.
-        wiped: a wipe was sent.
+        wiped: the hello that a wipe was sent to: it is done when another hello has come, with the
+            new key of a node that has wiped or was started again. No poll proves as much.
     """
 
     hello: Hello
@@ -53,7 +54,7 @@ class Session:
     unsettled: bool = False
     renew_ns: int | None = None
     retry_ns: int = 0
-    wiped: bool = False
+    wiped: Hello | None = None
     parked: Parked | None = None
 
     def begin(self, hello: Hello) -> None:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from appliance.controller.arguments import until
 from appliance.controller.cli import main
 from appliance.errors import DeniedError, LinkError
+from appliance.watchlist.grant import GrantKey
 from appliance.watchlist.stamp import Action, open_stamp
 from appliance.wire import Ack, Answer, Deny, Offer, Row, decode_answer
 from tests.path.fleet_hands import LONG_S, Node, Serving, picketctl, wait_for, write_list
@@ -209,6 +210,8 @@ def test_a_wiped_node_gets_no_list_until_it_is_confirmed(
     operator.does("wipe", "cam-*")
     operator.does("wipe", "cam-1")
     assert action(operator, node.poll(("market", 1), wait_ms=30_000)) is Action.WIPE
+    node.grant_key = GrantKey()  # what a node makes when it has wiped
+    node.greet()
     with pytest.raises(DeniedError, match="quarantined: wipe ordered"):
         node.poll()
     serving.told("wiped", node="cam-1")

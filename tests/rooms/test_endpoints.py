@@ -518,6 +518,35 @@ def test_a_wipe_is_said_first_and_known_to_be_done(rig: Rig) -> None:
     assert len(rig.told("wiped")) == 1
 
 
+def test_a_wipe_whose_order_was_lost_is_not_taken_for_done(rig: Rig) -> None:
+    rig.deploy()
+    node = rig.greeted()
+    lost = node.poll()
+    assert isinstance(rig.ask(lost), Offer)  # it begins to fetch, and has the key in its memory
+    rig.store.deployments.order_wipe(["cam-1"], now_ms=rig.now_ms())
+    rig.store.nodes.set_status("cam-1", Status.QUARANTINED, "wiped", now_ms=rig.now_ms())
+    rig.refresh()
+    poll = node.poll()
+    assert rig.stamp(rig.ask(poll), poll).action is Action.WIPE
+    rig.ask(node.poll())  # the order was lost: no list is in use, as before
+    (order,) = rig.store.deployments.wipes()
+    assert order.done_ms is None
+    rig.advance(1)
+    poll = node.poll()
+    assert rig.stamp(rig.ask(poll), poll).action is Action.WIPE
+    node.start()  # what was in its memory is gone with its power
+    assert isinstance(rig.ask(node.hello()), Welcome)
+    rig.ask(node.poll())
+    (order,) = rig.store.deployments.wipes()
+    assert order.done_ms == rig.now_ms()
+
+
+def test_what_a_node_says_of_a_refusal_can_be_kept(rig: Rig) -> None:
+    node = rig.greeted()
+    rig.ask(node.poll(refused="no\0\x1b[2Jgood"))  # PostgreSQL keeps no text with a zero in it
+    assert rig.row().seen.refused == "no??[2Jgood"
+
+
 def test_an_unknown_boot_says_hello_again_after_the_controller_was_restarted(rig: Rig) -> None:
     rig.deploy()
     node = rig.greeted()
@@ -579,6 +608,28 @@ def test_a_long_silence_is_quarantined_and_a_short_one_is_not(rig: Rig) -> None:
     assert rig.row().status is Status.QUARANTINED
     assert rig.row().reason == "came back after 73.0 hours of silence"
     assert rig.store.records.after(0)[-1].kind == "node-quarantined"
+
+
+@pytest.mark.parametrize("first", ["health", "report", "poll", "fetch"])
+def test_no_other_question_makes_a_long_silence_harmless(rig: Rig, first: str) -> None:
+    rig.deploy()
+    node = rig.greeted()
+    _accept(rig, node)
+    rig.advance(73.5 * 3600)
+    row = node.row(1, rig.alert_key)
+    questions = {
+        "health": node.health(),
+        "report": Report("cam-1", (row,)),
+        "poll": node.poll(),
+        "fetch": Fetch("cam-1", "market", 1, 0),
+    }
+    answer = rig.ask(questions[first])
+    assert not isinstance(answer, Offer | Piece)
+    assert isinstance(rig.ask(node.hello()), Welcome)
+    assert rig.row().status is Status.QUARANTINED
+    assert rig.row().reason == "came back after 73.5 hours of silence"
+    assert isinstance(rig.ask(node.poll()), Deny)
+    assert len(rig.told("quarantined")) == 1
 
 
 def test_a_node_that_another_controller_has_heard_was_not_silent(rig: Rig) -> None:
