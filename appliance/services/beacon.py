@@ -44,10 +44,15 @@ class Beacon:
         return self._shown and self._connected()
 
     def camera(self, on: bool) -> bool:  # noqa: FBT001 - a lamp is on or off
-        """Light or darken the camera lamp; True if the indicator says that it did."""
+        """Light or darken the camera lamp; True if the indicator says that it did.
+
+        A lamp that could not be lit is shown dark from then on: nothing is switched on.
+        """
         with self._lock:
             self._camera_on = on
-            return self._tell()
+            done = self._tell()
+            self._camera_on = on and done
+            return done
 
     def show(self, state: NodeState, *, hint: bool = False) -> bool:
         """Show a state; to be repeated every second, or the indicator shows FAULT by itself.

@@ -86,7 +86,7 @@ class Capture:
             self.close()
             self.ended = True
             return
-        except CameraError:
+        except BaseException:  # whatever it is, what the driver has written is overwritten
             self._pool.give_back(buffer)
             raise
         self._hand_over(frame)

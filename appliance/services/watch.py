@@ -35,7 +35,7 @@ from appliance.tracking.tracker import Tracker
 from appliance.types import Frame, Image, Match, Quality, Sighting, Track, Vector
 from appliance.vision.align import align
 from appliance.vision.quality import QualityGate
-from appliance.vision.reader import WHOLE, Reader, Tells
+from appliance.vision.reader import WHOLE, Reader, Reading, Tells
 from appliance.watchlist.match import NOBODY, Watchlist
 
 UNKNOWN = "unknown"
@@ -50,12 +50,14 @@ class _Dossier:
     """What is held about one undecided track: its vectors and the last quality.
 
     Attributes:
+        track: as it was seen last.
         evidence: by column.
         faces: that gave vectors.
         unreadable: faces of which nothing could be compared.
         first_ns, embedded_ns: exposure of the first and of the last face embedded.
     """
 
+    track: Track
     evidence: dict[str, Evidence] = field(default_factory=dict)
     faces: int = 0
     unreadable: int = 0
@@ -135,12 +137,14 @@ class Watch:
             dossier = self._undecided.get(track.id)
             if dossier is None:  # decided: nothing more is learnt about this face
                 continue
+            dossier.track = track
             if self._due(dossier, frame):
-                self._look(frame, track, dossier, watchlist)
-            if self._suffices(dossier, frame):
-                self._decide(track, dossier, watchlist)
+                self._look(frame, dossier, watchlist)
         for track in tracks.ended:
             self._end(track, watchlist)
+        for dossier in tuple(self._undecided.values()):  # who is out of sight is held no longer
+            if self._suffices(dossier, frame):
+                self._decide(dossier, watchlist)
         self._forget()
         self._ledger.audit(held=len(self._undecided))
 
@@ -149,13 +153,15 @@ class Watch:
         ended = self._tracker.close()
         for track in ended:
             self._end(track, watchlist)
+        for dossier in tuple(self._undecided.values()):  # of a step that broke off in the middle
+            self._erase(dossier, alerted=False)
         self._forget()
         if ended:
             self._detector.forget()
 
     def _open(self, track: Track) -> None:
         self._ledger.face_seen()
-        self._undecided[track.id] = _Dossier()
+        self._undecided[track.id] = _Dossier(track)
 
     def _due(self, dossier: _Dossier, frame: Frame) -> bool:
         return dossier.faces == 0 or frame.boot_ns - dossier.embedded_ns >= self._interval_ns
@@ -164,21 +170,27 @@ class Watch:
         held_long = dossier.faces > 0 and frame.boot_ns - dossier.first_ns >= self._hold_ns
         return held_long or dossier.faces == self._embeddings
 
-    def _look(self, frame: Frame, track: Track, dossier: _Dossier, watchlist: Watchlist) -> None:
+    def _look(self, frame: Frame, dossier: _Dossier, watchlist: Watchlist) -> None:
         """One more face read, if it can tell anything."""
-        align(frame.image, track.face.landmarks, out=self._crop)
-        quality = self._gate.assess(self._crop, track.face)
-        if quality.refusal is None:
-            reading = self._reader.read(self._crop, watchlist.columns)
-            for column, vector in reading.vectors.items():
-                self._keep(dossier, column, vector)
-            if reading.vectors:
-                dossier.faces += 1
-                dossier.quality, dossier.embedded_ns = quality, frame.boot_ns
-                dossier.first_ns = dossier.first_ns or frame.boot_ns
-            else:
-                dossier.unreadable += 1
-        self._crop.fill(0)
+        face = dossier.track.face
+        try:
+            align(frame.image, face.landmarks, out=self._crop)
+            quality = self._gate.assess(self._crop, face)
+            if quality.refusal is None:
+                reading = self._reader.read(self._crop, watchlist.columns)
+                self._learn(dossier, reading, quality, frame.boot_ns)
+        finally:
+            self._crop.fill(0)
+
+    def _learn(self, dossier: _Dossier, reading: Reading, quality: Quality, boot_ns: int) -> None:
+        for column, vector in reading.vectors.items():
+            self._keep(dossier, column, vector)
+        if not reading.vectors:
+            dossier.unreadable += 1
+            return
+        dossier.faces += 1
+        dossier.quality, dossier.embedded_ns = quality, boot_ns
+        dossier.first_ns = dossier.first_ns or boot_ns
 
     def _keep(self, dossier: _Dossier, column: str, vector: Vector) -> None:
         evidence = dossier.evidence.get(column)
@@ -193,21 +205,21 @@ class Watch:
         dossier = self._undecided.get(track.id)
         if dossier is not None:
             if watchlist is not None and dossier.faces:
-                self._decide(track, dossier, watchlist)
+                self._decide(dossier, watchlist)
             else:
-                self._erase(track, dossier, alerted=False)
+                self._erase(dossier, alerted=False)
         self._policy.forget(track.id)
 
-    def _decide(self, track: Track, dossier: _Dossier, watchlist: Watchlist) -> None:
+    def _decide(self, dossier: _Dossier, watchlist: Watchlist) -> None:
         """The one decision about a track; afterwards its vectors are gone."""
         verdict = min(self._verdicts(dossier, watchlist), key=lambda verdict: verdict.rate)
         now_ns = self._clock.boot_ns()
         alert = self._policy.decide(
-            track.id, verdict.match, threshold=verdict.threshold, boot_ns=now_ns
+            dossier.track.id, verdict.match, threshold=verdict.threshold, boot_ns=now_ns
         )
         if alert and dossier.quality is not None:
             sighting = Sighting(
-                track=track,
+                track=dossier.track,
                 match=verdict.match,
                 threshold=verdict.threshold,
                 false_alert_rate=verdict.rate,
@@ -217,7 +229,7 @@ class Watch:
                 hidden=self._hidden_in(verdict.column),
             )
             self._report(sighting, watchlist)
-        self._erase(track, dossier, alerted=bool(alert))
+        self._erase(dossier, alerted=bool(alert))
 
     def _verdicts(self, dossier: _Dossier, watchlist: Watchlist) -> Iterator[_Verdict]:
         """The nearest subject in each column of the track."""
@@ -239,8 +251,8 @@ class Watch:
             return UNKNOWN
         return "none" if column == WHOLE else column
 
-    def _erase(self, track: Track, dossier: _Dossier, *, alerted: bool) -> None:
-        del self._undecided[track.id]
+    def _erase(self, dossier: _Dossier, *, alerted: bool) -> None:
+        del self._undecided[dossier.track.id]
         if dossier.faces:
             for evidence in dossier.evidence.values():
                 evidence.wipe()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from appliance.alerts.policy import Policy
+from appliance.interfaces import Embedder
 from appliance.services.watch import Watch
 from appliance.system.clock import SimulatedClock
 from appliance.system.erasure import Ledger
@@ -75,12 +76,13 @@ class Node:
     ledger: Ledger = field(default_factory=Ledger)
     sightings: list[Sighting] = field(default_factory=list)
     frames: int = 0
+    embedder: Embedder = field(default_factory=SimulatedEmbedder)
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.watch = Watch(
             detector=SimulatedDetector(),
-            embedder=SimulatedEmbedder(),
+            embedder=self.embedder,
             gate=QualityGate(
                 min_eye_distance_px=5.0, min_sharpness=0.0, min_light=0.0, max_light=256.0
             ),

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.errors import AcceleratorError
 from appliance.system.erasure import Ledger
+from appliance.types import Image, Vector
+from appliance.vision.simulated import SimulatedEmbedder
 from tests.path.squares import BLUE, GREEN, RED, Node, street, vector, wanted
 
 
@@ -55,6 +58,51 @@ def test_nobody_is_held_longer_than_hold_s_even_if_too_few_embeddings_come() -> 
     for _ in range(7):
         node.see(watchlist, street((100, 60, 40, BLUE)))
     assert node.ledger.snapshot().faces_held == 0
+
+
+def test_nobody_is_held_longer_than_hold_s_after_having_left_either() -> None:
+    node, watchlist = Node(embeddings=32, hold_s=0.15), wanted(RED)
+    node.see(watchlist, street((100, 60, 40, RED)))
+    node.see(watchlist, street((100, 60, 40, RED)))
+    node.see(watchlist, street())  # the track goes on for 0.25 s
+    assert node.ledger.snapshot().faces_held == 0
+    assert [s.frames_fused for s in node.sightings] == [2]
+    assert balanced(node.ledger)
+
+
+class MortalEmbedder(SimulatedEmbedder):
+    """Works until it is told not to."""
+
+    alive = True
+
+    def embed(self, crop: Image) -> Vector:
+        if not self.alive:
+            raise AcceleratorError("gone")
+        return super().embed(crop)
+
+    def forget(self) -> None:
+        if not self.alive:
+            raise AcceleratorError("gone")
+
+
+def test_a_device_that_fails_leaves_no_face_and_no_vector_behind() -> None:
+    embedder = MortalEmbedder()
+    node, watchlist = Node(embedder=embedder, embeddings=5), wanted(RED)
+    node.see(watchlist, street((20, 20, 40, BLUE)))
+    node.see(watchlist, street((20, 20, 40, BLUE)))
+    node.see(watchlist, street())
+    node.see(watchlist, street())
+    (dossier,) = node.watch._undecided.values()
+    (evidence,) = dossier.evidence.values()
+    embedder.alive = False
+    with pytest.raises(AcceleratorError):  # in the very frame in which the first track ends
+        node.see(watchlist, street((200, 100, 40, GREEN)))
+    assert not node.watch._crop.any()
+    with pytest.raises(AcceleratorError):
+        node.watch.close(None)
+    assert evidence.count == 0
+    assert not evidence._vectors.any()
+    assert balanced(node.ledger)
 
 
 def test_a_short_look_is_decided_on_what_there_was() -> None:

@@ -43,6 +43,14 @@ def test_a_broken_lamp_is_a_no(box: Box) -> None:
     assert not box.beacon.lit
 
 
+def test_a_camera_that_was_not_switched_on_is_not_shown_as_on_later(box: Box) -> None:
+    box.link.up = False
+    assert not box.beacon.camera(on=True)
+    box.link.up = True
+    assert box.beacon.show(NodeState.NO_WATCHLIST)
+    assert Lamp.CAMERA not in box.lamps.lit
+
+
 def test_without_an_indicator_nothing_is_lit_at_once(box: Box) -> None:
     assert box.beacon.show(NodeState.WATCHING)
     box.link.up = False

@@ -23,7 +23,7 @@ class FilmCamera:
 
     def __init__(self, clock: SimulatedClock, frames: int = 1000) -> None:
         self.clock, self.left = clock, frames
-        self.broken = self.closed = False
+        self.broken = self.bug = self.closed = False
         self.dropped = 0
         self.sequence = 0
 
@@ -39,6 +39,8 @@ class FilmCamera:
         self.left -= 1
         self.sequence += 1
         into.fill(255)
+        if self.bug:
+            raise ZeroDivisionError
         return Frame(self.sequence, self.clock.boot_ns(), into)
 
     def __enter__(self) -> Self:
@@ -137,6 +139,15 @@ def test_a_camera_that_fails_is_an_error_and_gives_its_buffer_back() -> None:
     studio.capture.step()
     studio.cameras[0].broken = True
     with pytest.raises(CameraError):
+        studio.capture.step()
+    assert studio.pool.lent == 1  # the one in the slot
+
+
+def test_a_driver_that_fails_in_a_way_of_its_own_leaves_no_picture_behind() -> None:
+    studio = Studio()
+    studio.capture.step()
+    studio.cameras[0].bug = True
+    with pytest.raises(ZeroDivisionError):
         studio.capture.step()
     assert studio.pool.lent == 1  # the one in the slot
 
