@@ -326,7 +326,14 @@ class Renewed(msgspec.Struct, frozen=True, array_like=True, tag="renewed/1"):
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack/1"):
-    """Done: stored, shown, heard; or nothing new."""
+    """Done: stored, shown, heard; or nothing new.
+
+    Attributes:
+        durable: what was stored outlives a power cut; a link service whose card fails goes on in
+            memory, and says so.
+    """
+
+    durable: bool = True
 
 
 class Deny(msgspec.Struct, frozen=True, array_like=True, tag="deny/1"):

@@ -181,7 +181,7 @@ class Relay:
         except OutboxFullError as e:
             log.error("alerts refused: %s", e)  # noqa: TRY400 - the line says it all
             return Deny(str(e)[:REASON_MAX_CHARS])
-        return Ack()
+        return Ack(durable=self._outbox.durable)
 
     def _greet(self, hello: Hello) -> Answer:
         answer = self._ask(hello, Welcome, self._timeout_s)

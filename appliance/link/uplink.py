@@ -39,6 +39,7 @@ class Uplink:
     Attributes:
         answered_ns: CLOCK_BOOTTIME of the last acknowledgement, None before it.
         delivered: rows acknowledged so far; a row whose answer was lost counts once.
+        durable: whether what the next hop acknowledged last outlives a power cut there.
         refused: why the next hop said no to the last report, such as a full outbox; "" if it
             did not.
     """
@@ -59,6 +60,7 @@ class Uplink:
         self._timeout_s, self._clock = timeout_s, clock
         self._backoff = Backoff(stop, rng, clock, longest_s=longest_s)
         self.refused = ""
+        self.durable = True
         self.answered_ns: int | None = None
         self.delivered = 0
 
@@ -115,9 +117,9 @@ class Uplink:
 
     def _send_oldest(self, timeout_s: float) -> None:
         rows = self._outbox.peek(ROWS_PER_REPORT)
-        ask(self._link, Report(self._node, rows), Ack, timeout_s)
+        ack = ask(self._link, Report(self._node, rows), Ack, timeout_s)
         # Exactly what was sent: an answer must not be able to empty the outbox.
         self._outbox.drop(rows)
-        self.refused = ""
+        self.refused, self.durable = "", ack.durable
         self.delivered += len(rows)
         self.answered_ns = self._clock.boot_ns()

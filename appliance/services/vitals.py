@@ -41,11 +41,21 @@ class Controllers(Protocol):
     """Why the last list was not taken, "" if it was."""
 
 
+class Keeper(Protocol):
+    """What is asked of link/uplink.py."""
+
+    refused: str
+    """Why the link service said no to the last report, "" if it did not: its outbox is full."""
+    durable: bool
+    """Whether what the link service keeps outlives a power cut."""
+
+
 class Monitor:
     """Measures. `look` is called a few times a second by one thread.
 
     Args:
         controllers: how the link to them is.
+        keeper: how the link service keeps alerts.
         fallen: whether an accelerator has failed and the CPU does its work.
         fps_asked: frames per second asked of the sensor, 0 if it has its own.
         hidden: columns of part-hidden faces that this node can search.
@@ -59,13 +69,14 @@ class Monitor:
         counters: Counters,
         capture: Capture,
         controllers: Controllers,
+        keeper: Keeper,
         fallen: Callable[[], bool],
         fps_asked: float,
         hidden: frozenset[str] = frozenset(),
     ) -> None:
         self._clock, self._ledger, self._counters = clock, ledger, counters
         self._capture, self._controllers = capture, controllers
-        self._fallen, self._fps_asked = fallen, fps_asked
+        self._keeper, self._fallen, self._fps_asked = keeper, fallen, fps_asked
         self._columns = hidden
         self._ticks: deque[tuple[int, int]] = deque()
         self._hot = False
@@ -86,7 +97,8 @@ class Monitor:
         alerted_ns = self._counters.alerted_ns
         return Vitals(
             balanced=self._ledger.snapshot().balanced,
-            outbox_full=self._counters.outbox_full,
+            outbox_full=self._counters.outbox_full or bool(self._keeper.refused),
+            outbox_durable=self._keeper.durable,
             asked=answered_ns > 0,
             list_open=watchlist is not None,
             list_refused=bool(self._controllers.refused),

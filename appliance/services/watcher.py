@@ -199,6 +199,7 @@ class Watcher:
                 counters=self._counters,
                 capture=self._capture,
                 controllers=self._downlink,
+                keeper=self._uplink,
                 fallen=lambda: bool(models.accelerators.fallen),
                 fps_asked=config.camera.fps,
                 hidden=frozenset(models.hidden_file.columns if models.hidden_file else ()),
@@ -264,15 +265,23 @@ class Watcher:
         self._stop.wait(_PULSE_S)
 
     def _end(self) -> None:
-        """Erase what is held, darken the camera's lamp, deliver what was decided."""
-        self._watch.close(None)
-        self._capture.close()
+        """Erase what is held, darken the camera's lamp, deliver what was decided.
+
+        From the last line to the first, and each of them whatever becomes of the others: a device
+        that has failed fails once more when it is to forget, and takes no alert with it.
+        """
+        with ExitStack() as last:
+            last.callback(self._pulse.report)
+            last.callback(self._uplink.flush, _LAST_WORDS_S)
+            last.callback(self._trusted.wipe)
+            last.callback(self._erase_left)
+            last.callback(self._capture.close)
+            last.callback(self._watch.close, None)
+
+    def _erase_left(self) -> None:
         left = self._slot.get(0.0)
         if left is not None:
             self._capture.erase(left)
-        self._uplink.flush(_LAST_WORDS_S)
-        self._pulse.report()
-        self._trusted.wipe()
 
 
 def _trusted(config: Config, boot: bytes, models: Models) -> TrustedWatchlist:
