@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from appliance import __version__
+from appliance.controller.arguments import hours, rate, reference
 from appliance.errors import PicketError
-from appliance.wire import NAME_MAX_CHARS
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -260,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--rounds", type=int, default=60, help="timed repetitions (default 60)")
     from appliance.evaluation.commands import add_to
 
-    add_to(add, _rate)
+    add_to(add, rate)
     sub = add(
         "doctor",
         _doctor,
@@ -301,7 +300,7 @@ def _add_enrol(sub: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="writes LIST.bundle (signed, encrypted) and LIST.key (secret: for the controller)",
     )
-    sub.add_argument("--subject", type=_reference, help="one reference for all the photographs")
+    sub.add_argument("--subject", type=reference, help="one reference for all the photographs")
     sub.add_argument(
         "--key",
         type=Path,
@@ -309,51 +308,23 @@ def _add_enrol(sub: argparse.ArgumentParser) -> None:
         help="the authority's signing key; made if missing (default authority.key)",
     )
     sub.add_argument(
-        "--fleet", type=_reference, default="FLEET", metavar="NAME",
+        "--fleet", type=reference, default="FLEET", metavar="NAME",
         help="name of the fleet that is to use it (default FLEET, as `picketctl init FLEET/`)",
     )  # fmt: skip
-    sub.add_argument("--list-id", type=_reference, help="default: the name of LIST")
+    sub.add_argument("--list-id", type=reference, help="default: the name of LIST")
     sub.add_argument(
         "--version", type=int, help="default: seconds since 1970, so that later is newer"
     )
-    sub.add_argument("--deployment", type=_reference, default="demo", help="default demo")
+    sub.add_argument("--deployment", type=reference, default="demo", help="default demo")
     sub.add_argument("--legal-basis", default="not stated", help="kept in the signed header")
     sub.add_argument("--officer", default="not stated", help="authorising officer's reference")
     sub.add_argument(
-        "--hours", type=_hours, default=12.0, help="until the list expires (default 12)"
+        "--hours", type=hours, default=12.0, help="until the list expires (default 12)"
     )
     sub.add_argument(
         "--false-alerts",
-        type=_rate,
+        type=rate,
         default=Fraction(1, 6000),
         metavar="1/N",
         help="tolerable, per passer-by (default 1/6000)",
     )
-
-
-def _reference(text: str) -> str:
-    if not re.fullmatch(rf"[A-Za-z0-9._:@-]{{1,{NAME_MAX_CHARS}}}", text):
-        raise argparse.ArgumentTypeError(
-            f"'{text}': 1 to {NAME_MAX_CHARS} of letters, digits and . _ : @ -"
-        )
-    return text
-
-
-def _rate(text: str) -> Fraction:
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not 0 < rate < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': a rate between 0 and 1, such as 1/6000")
-    return rate
-
-
-def _hours(text: str) -> float:
-    try:
-        hours = float(text)
-    except ValueError:
-        hours = 0.0
-    if not 0 < hours <= 24 * 366:
-        raise argparse.ArgumentTypeError(f"'{text}': more than 0, at most {24 * 366} hours")
-    return hours
