@@ -100,6 +100,9 @@ class Door(Protocol):
     def piece(self, index: int, sealed: bytes, *, now_ns: int) -> bool:
         """Take a piece in; True if it was the last and the list is in use now."""
 
+    def nothing_new(self) -> None:
+        """A poll was answered, and no list is on offer: one that is half here will not come."""
+
 
 class Downlink:
     """Controller to watchlist. `step` is called by one thread; it makes no wait over poll_s.
@@ -211,6 +214,8 @@ class Downlink:
         self._answered()
         if isinstance(answer, Offer):
             self._take(answer)
+        else:
+            self._door.nothing_new()
 
     def _take(self, offer: Offer) -> None:
         wanted = self._door.offer(offer, now_ns=self._clock.boot_ns())

@@ -234,6 +234,15 @@ class TrustedWatchlist:
                 raise
             return True
 
+    def nothing_new(self) -> None:
+        """The last poll was answered without an offer: overwrite a list that is half here.
+
+        It was withdrawn before it came into use, and a controller withdraws by name what a poll
+        names. Whoever answers so falsely makes the node fetch it again, and no more.
+        """
+        with self._lock:
+            self._drop_pending()
+
     def tick(self, *, now_ns: int) -> bool:
         """End what has come to its end by CLOCK_BOOTTIME; call it about once a second.
 

@@ -64,6 +64,7 @@ class FakeDoor:
         self.refuse_piece: Exception | None = None
         self.floors: dict[str, int] = {}
         self.nonces: list[bytes] = []
+        self.let_go = 0
 
     def raise_floors(self, floors: Iterable[tuple[str, int]]) -> None:
         self.floors.update(floors)
@@ -82,6 +83,9 @@ class FakeDoor:
             self.current = None
             return Wish(self.action, "", 0)
         return Wish("grant", "red", 7, tuple(self.missing))
+
+    def nothing_new(self) -> None:
+        self.let_go += 1
 
     def piece(self, index: int, sealed: bytes, *, now_ns: int) -> bool:
         if self.refuse_piece:
@@ -245,6 +249,16 @@ def test_a_withdrawn_list_is_polled_for_no_longer() -> None:
     rig.door.action, rig.poll_answers = "withdraw", [OFFER]
     assert rig.steps(2) == ["Poll", "Poll"]
     assert (rig.last_poll().list_id, rig.last_poll().list_version) == ("", 0)
+
+
+def test_a_list_that_was_withdrawn_half_way_is_let_go() -> None:
+    rig = Rig()
+    rig.poll_answers, rig.piece_answers = [OFFER], [Deny("this list is not meant for this node")]
+    assert rig.steps(3) == ["Hello", "Poll", "Fetch"]
+    assert rig.door.let_go == 0
+    rig.clock.advance(60)
+    assert rig.steps(1) == ["Poll"]
+    assert rig.door.let_go == 1
 
 
 def test_after_a_wipe_the_new_grant_key_is_told() -> None:

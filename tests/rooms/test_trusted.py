@@ -316,6 +316,22 @@ def test_a_half_fetched_list_is_overwritten_when_another_comes(node: Node) -> No
     assert all(memory.wiped and not any(memory.view) for memory in used)
 
 
+def test_a_half_fetched_list_is_overwritten_when_none_is_on_offer_any_more(node: Node) -> None:
+    node.take(made(version=2))
+    before = len(node.memories)
+    node.poll()
+    wanted = node.offer(answered(node, LIST))
+    for index in wanted.pieces[:3]:
+        node.door.piece(index, LIST.pieces[index], now_ns=node.now_ns)
+    assert any(any(memory.view) for memory in node.memories[before:])
+    node.poll()
+    node.door.nothing_new()
+    assert all(memory.wiped and not any(memory.view) for memory in node.memories[before:])
+    assert node.door.in_use == ("wanted", 2)
+    with pytest.raises(ExpiredError):
+        node.door.piece(3, LIST.pieces[3], now_ns=node.now_ns)
+
+
 def test_a_withdrawn_list_is_overwritten(node: Node) -> None:
     node.take(LIST)
     node.poll()
