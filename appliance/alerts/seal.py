@@ -8,7 +8,7 @@ Node, boot and sequence are bound into it: a row cannot be given another number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import msgspec
@@ -67,7 +67,7 @@ class AlertPrivateKey:
     """
 
     hpke_key: hpke.MLKEM768X25519PrivateKey
-    raw: bytes
+    raw: bytes = field(repr=False)
     public: AlertKey
 
     @classmethod

@@ -21,6 +21,7 @@ from appliance.controller.reception import Reception
 from appliance.controller.store import Status, Store
 from appliance.errors import ControllerError, IdentityError, StoreError, WireError
 from appliance.interfaces import Clock
+from appliance.watchlist.pieces import DIGEST_BYTES
 from appliance.wire import (
     REASON_MAX_CHARS,
     Ack,
@@ -153,7 +154,9 @@ class Endpoints:
         ):
             return Deny("this list is not meant for this node")
         key = (*asked, fetch.index)
-        sealed = self._pieces.get(key) or self._store.lists.piece(*key)
+        # A number beyond the list is not looked for: it may be beyond what a database can count.
+        there = fetch.index < len(wanted.row.digests) // DIGEST_BYTES
+        sealed = (self._pieces.get(key) or self._store.lists.piece(*key)) if there else None
         if sealed is None:
             return Deny(f"the list has no piece {fetch.index}")
         self._pieces[key] = sealed

@@ -95,7 +95,7 @@ class ListRow:
     deployment: str
     head: bytes
     digests: bytes
-    content_key: bytes | None
+    content_key: bytes | None = field(repr=False)
     counts: Mapping[str, int]
     added_ms: int
 

@@ -29,7 +29,7 @@ from appliance.controller.joining import token_hash
 from appliance.controller.plan import Progress, progress
 from appliance.controller.sql import SqlStore
 from appliance.controller.store import Deployment, ListRow, NodeRow, Seen, Status
-from appliance.errors import WireError
+from appliance.errors import StoreError, WireError
 from appliance.system.clock import SimulatedClock
 from appliance.watchlist.build import Facts, Templates, build
 from appliance.watchlist.grant import GrantKey, Terms
@@ -545,6 +545,27 @@ def test_what_a_node_says_of_a_refusal_can_be_kept(rig: Rig) -> None:
     node = rig.greeted()
     rig.ask(node.poll(refused="no\0\x1b[2Jgood"))  # PostgreSQL keeps no text with a zero in it
     assert rig.row().seen.refused == "no??[2Jgood"
+
+
+def test_a_piece_beyond_the_list_is_not_looked_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.deploy()
+    node = rig.greeted()
+
+    def piece(*_: object) -> bytes:
+        raise StoreError("integer out of range")  # what PostgreSQL says
+
+    monkeypatch.setattr(rig.store.lists, "piece", piece)
+    for index in (2, 2**40, 2**63 - 1):
+        answer = rig.ask(Fetch(node.name, "market", 1, index))
+        assert answer == Deny(f"the list has no piece {index}")
+
+
+def test_no_key_is_in_what_is_printed_of_a_row(rig: Rig) -> None:
+    row = rig.listed()
+    assert row.content_key is not None
+    assert repr(row.content_key) not in repr(row)
 
 
 def test_an_unknown_boot_says_hello_again_after_the_controller_was_restarted(rig: Rig) -> None:

@@ -83,6 +83,10 @@ def test_keys_come_back_from_their_bytes() -> None:
     assert opened(row, alert_key=private) == ALERT
 
 
+def test_no_private_key_is_printed() -> None:
+    assert repr(KEY.raw) not in repr(KEY)
+
+
 @pytest.mark.parametrize("raw", [b"", bytes(96 + 1), bytes(1215), b"\xff" * ALERT_KEY_BYTES])
 def test_what_is_no_key_is_refused(raw: bytes) -> None:
     for load in (AlertKey.load, AlertPrivateKey.load):
