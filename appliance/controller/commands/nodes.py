@@ -90,8 +90,9 @@ def wipe(arguments: argparse.Namespace) -> int:
     def one(store: Store, row: NodeRow) -> str:
         if row.status in {Status.INVITED, Status.REVOKED}:
             return f"is {row.status}: nothing to wipe"
-        store.deployments.order_wipe([row.node], now_ms=now_ms())
+        # This order: between the two a node that has wiped must not be given a list again.
         store.nodes.set_status(row.node, Status.QUARANTINED, "wipe ordered", now_ms=now_ms())
+        store.deployments.order_wipe([row.node], now_ms=now_ms())
         return "will wipe when it asks next; `picketctl confirm` gives it lists again"
 
     with workplace(arguments.fleet) as (_, store):
