@@ -1,7 +1,8 @@
 """`picket doctor`: measures every part of a node that can be measured from outside its services.
 
 It leaves a running node as it is: the camera and the lamps are touched only where no service has
-them, and no controller is spoken to as the node, because two of one node at once look like a theft.
+them, the camera with its lamp lit; and no controller is spoken to as the node, because two of one
+node at once look like a theft.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from appliance.indicator.drivers import open_lamps
 from appliance.indicator.gpio import Pin
 from appliance.link import credentials
 from appliance.services.cameras import open_camera
+from appliance.services.filming import camera_lamp
 from appliance.services.models import SHIPPED
+from appliance.services.process import listens
 from appliance.system import doctor as judged
 from appliance.system.clock import SystemClock
 from appliance.system.doctor import Finding
@@ -173,7 +176,7 @@ def _camera(config: Config) -> Finding:
     into = np.zeros((config.camera.height, config.camera.width, 3), np.uint8)
     began_s = time.perf_counter()
     try:
-        with open_camera(config, clock) as camera:
+        with camera_lamp(config), open_camera(config, clock) as camera:
             camera.read(into, config.camera.timeout_s)
             took_s = time.perf_counter() - began_s
         return judged.camera(camera.size, took_s, float(into.mean()))
@@ -185,7 +188,7 @@ def _lamps(config: Config) -> Finding:
     lamps = config.lamps
     if lamps.driver != "gpio":
         return judged.good("lamps", f"driver '{lamps.driver}': no LEDs to check")
-    if _answers(Path(config.local.run) / "indicator.ipc"):
+    if listens(Path(config.local.run) / "indicator.ipc"):
         return judged.good("lamps", "the indicator service answers, and has them")
     leds = {Lamp.CAMERA: lamps.camera, Lamp.STATUS: lamps.status, Lamp.ALERT: lamps.alert}
     with open_lamps(
@@ -268,14 +271,3 @@ def _ask_systemd(name: str, what: str) -> str:
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return ""
     return asked.stdout.strip() if asked.returncode == 0 else ""
-
-
-def _answers(path: Path) -> bool:
-    """Whether a process listens at a socket of the node."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dialled:
-        dialled.settimeout(_CONNECT_S)
-        try:
-            dialled.connect(str(path))
-        except OSError:
-            return False
-    return True

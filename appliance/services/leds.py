@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from appliance.config import Lamps, load
-from appliance.errors import ConfigError
+from appliance.config import Config, Lamps, load
+from appliance.errors import ConfigError, LampError
 from appliance.indicator.drivers import open_lamps
 from appliance.indicator.gpio import Pin
 from appliance.indicator.show import show
 from appliance.interfaces import Lamps as LampsSeam
+from appliance.services.process import listens
 from appliance.system.clock import SystemClock
 from appliance.types import Lamp, NodeState
 
@@ -42,11 +43,11 @@ def show_states(names: Sequence[str], config: Path | None, *, seconds: float) ->
 
     Raises:
         ConfigError: there is no such state.
-        LampError: the lamps cannot be driven: the indicator service may have them.
+        LampError: the lamps cannot be driven, or the indicator service has them: where two may
+            drive a pin, one would darken the camera's lamp while the other's node films.
     """
     states = [state for name in names for state in _states(name)]
-    wiring = load(config).lamps if config is not None else Lamps()
-    with lamps_of(wiring) as lamps:
+    with lamps_of(Lamps() if config is None else _free_lamps(load(config))) as lamps:
         show(
             states,
             lamps=lamps,
@@ -55,6 +56,13 @@ def show_states(names: Sequence[str], config: Path | None, *, seconds: float) ->
             say=lambda line: sys.stdout.write(f"{line}\n"),
             seconds=seconds,
         )
+
+
+def _free_lamps(config: Config) -> Lamps:
+    taken = config.lamps.driver == "gpio" and listens(Path(config.local.run) / "indicator.ipc")
+    if taken:
+        raise LampError("the indicator service has the lamps: systemctl stop picket.target first")
+    return config.lamps
 
 
 def _states(name: str) -> tuple[NodeState, ...]:

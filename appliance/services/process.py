@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from appliance.system.sdnotify import Notifier
@@ -15,6 +17,7 @@ from appliance.system.worker import Worker
 
 log = logging.getLogger(__name__)
 
+_CONNECT_S = 3.0
 BEAT_S = 1.0
 """Between two looks at the workers; far below WatchdogSec in systemd/*.service."""
 
@@ -102,3 +105,14 @@ def private_socket() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def listens(path: Path) -> bool:
+    """Whether a process listens at a socket of the node."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dialled:
+        dialled.settimeout(_CONNECT_S)
+        try:
+            dialled.connect(str(path))
+        except OSError:
+            return False
+    return True

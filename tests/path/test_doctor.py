@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
 
 from appliance.config import Config
+from appliance.errors import LampError
+from appliance.indicator.player import Player
+from appliance.indicator.simulated import SimulatedLamps
+from appliance.interfaces import Camera, Clock
+from appliance.link.rawrep import RawRep
+from appliance.services.cameras import open_camera
 from appliance.services.doctor import doctor, examine
+from appliance.services.indicator import Indicator
+from appliance.services.leds import show_states
+from appliance.system.clock import SystemClock
+from appliance.types import Lamp
+from appliance.wire import REQUEST_MAX_BYTES, encode
 
 PHOTOS = Path(__file__).resolve().parents[1] / "photos"
 CHECKS = [
@@ -97,3 +109,62 @@ def test_what_is_broken_is_bad_and_the_rest_is_still_checked(
     found = verdicts(config(tmp_path, **tables))
     assert list(found) == CHECKS
     assert found[check] == verdict
+
+
+class Lit:
+    """An indicator service on a thread, and whether its camera lamp was lit when a camera began."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, broken: bool) -> None:
+        self.lamps, clock = SimulatedLamps(), SystemClock()
+        self.lamps.broken = broken
+        self.indicator = Indicator(Player(self.lamps, clock), clock)
+        self.socket = RawRep(f"ipc://{folder / 'indicator.ipc'}", max_bytes=REQUEST_MAX_BYTES)
+        self.stop = threading.Event()
+        self.opened: list[bool] = []
+        self.thread = threading.Thread(target=self._serve)
+        monkeypatch.setattr("appliance.services.doctor.open_camera", self._open)
+
+    def _open(self, told: Config, clock: Clock) -> Camera:
+        self.opened.append(Lamp.CAMERA in self.lamps.lit)
+        return open_camera(told, clock)
+
+    def _serve(self) -> None:
+        while not self.stop.is_set():
+            received = self.socket.receive(0.05)
+            if received is not None:
+                self.socket.send(received[0], encode(self.indicator.answer(received[1])))
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        self.socket.close()
+
+
+def test_no_camera_is_tried_in_the_dark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lit(tmp_path, monkeypatch, broken=False) as lit:
+        assert verdicts(config(tmp_path))["camera"] == "good"
+        assert lit.opened == [True]
+        assert Lamp.CAMERA not in lit.lamps.lit
+
+
+def test_a_camera_whose_lamp_cannot_be_lit_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lit(tmp_path, monkeypatch, broken=True) as lit:
+        assert verdicts(config(tmp_path))["camera"] == "bad"
+        assert lit.opened == []
+
+
+def test_the_lamps_of_a_running_node_are_not_played_with(tmp_path: Path) -> None:
+    told = msgspec.to_builtins(config(tmp_path, lamps={"driver": "gpio"}))
+    path = tmp_path / "node.toml"
+    path.write_bytes(msgspec.toml.encode(told))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as indicator:
+        indicator.bind(str(tmp_path / "indicator.ipc"))
+        indicator.listen()
+        with pytest.raises(LampError, match="indicator service has the lamps"):
+            show_states(["watching"], path, seconds=0.0)
