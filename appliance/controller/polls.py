@@ -59,6 +59,7 @@ class Polls:
         self._silent_ms = round(silent_hours * 3_600_000)
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
+        self._heard_ns: dict[str, int] = {}
         self._looked_at, self._looked_ns = office.plan, clock.boot_ns()
 
     def greet(self, hello: Hello) -> Answer:
@@ -137,6 +138,9 @@ class Polls:
         silent_ms = self._silent_for(seen) if seen.at_ms else 0
         if silent_ms > self._silent_ms:
             self._quarantine(of, f"came back after {silent_ms / 3_600_000:.1f} hours of silence")
+        self._heard_ns[of.node] = (
+            self._clock.boot_ns()
+        )  # after it: a store that fails is asked again
 
     def _quarantine(self, of: Hello | Seen, reason: str) -> None:
         if self._office.plan.nodes[of.node].status is not Status.JOINED:
@@ -147,12 +151,20 @@ class Polls:
         self._news.tell("quarantined", of, reason=reason)
 
     def _silent_for(self, seen: Seen) -> int:
-        """Milliseconds since a node was heard, by this controller or another at this store."""
-        silent_ms = self._utc_ms() - seen.at_ms
+        """Milliseconds since a node was heard, by this controller or another at this store.
+
+        The wall clock is asked only about what this process has not heard itself: one that jumps
+        must not put a whole fleet into quarantine.
+        """
+        heard_ns, now_ms = self._heard_ns.get(seen.node), self._utc_ms()
+        if heard_ns is None:
+            silent_ms = now_ms - seen.at_ms
+        else:
+            silent_ms = (self._clock.boot_ns() - heard_ns) // 1_000_000
         if silent_ms <= self._silent_ms:
             return silent_ms
         row = self._store.nodes.get(seen.node)
-        return silent_ms if row is None else self._utc_ms() - max(seen.at_ms, row.seen.at_ms)
+        return now_ms - max(seen.at_ms, 0 if row is None else row.seen.at_ms)
 
     def _settle(self, session: Session, poll: Poll) -> None:
         """What the node made of the last answer. Neither yes nor no: it never came."""

@@ -653,6 +653,32 @@ def test_no_other_question_makes_a_long_silence_harmless(rig: Rig, first: str) -
     assert len(rig.told("quarantined")) == 1
 
 
+def test_a_wall_clock_that_jumps_is_no_silence(rig: Rig) -> None:
+    node = rig.greeted()
+    rig.ask(node.health())
+    rig.clock.synchronise((START_MS + 9000 * HOUR_MS) * 1_000_000)
+    assert isinstance(rig.ask(node.health()), Ack)
+    assert isinstance(rig.ask(node.hello()), Welcome)
+    assert rig.row().status is Status.JOINED
+
+
+def test_a_store_that_fails_makes_no_silence_harmless(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = rig.greeted()
+    rig.advance(73 * 3600)
+
+    def set_status(*_: object, **__: object) -> None:
+        raise StoreError("disk full")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(rig.store.nodes, "set_status", set_status)
+        for question in (node.health(), node.hello(), node.poll()):
+            assert isinstance(rig.ask(question), Deny)
+    assert isinstance(rig.ask(node.health()), Ack)
+    assert rig.row().status is Status.QUARANTINED
+
+
 def test_a_node_that_another_controller_has_heard_was_not_silent(rig: Rig) -> None:
     node = rig.greeted()
     rig.advance(71 * 3600)
