@@ -129,6 +129,7 @@ def _enrol(arguments: argparse.Namespace) -> int:
             officer=arguments.officer,
             hours=arguments.hours,
             false_alerts=float(arguments.false_alerts),
+            accept_partial=arguments.accept_partial,
         ),
         say=print,
     )
@@ -301,6 +302,11 @@ def _add_enrol(sub: argparse.ArgumentParser) -> None:
         help="writes LIST.bundle (signed, encrypted) and LIST.key (secret: for the controller)",
     )
     sub.add_argument("--subject", type=reference, help="one reference for all the photographs")
+    sub.add_argument(
+        "--accept-partial",
+        action="store_true",
+        help="take photographs of part-hidden faces, for finding those people hidden alike",
+    )
     sub.add_argument(
         "--key",
         type=Path,
