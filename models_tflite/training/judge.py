@@ -1,7 +1,9 @@
 """What a network finds behind hidden parts, on people whom it was not trained on.
 
 Enters: a data folder and weights. Leaves: a table. python judge.py DATA MODELS WORK [WEIGHTS]:
-without weights the bare embedder is judged, on bare faces and filled ones.
+without weights the bare embedder is judged, on bare faces and filled ones; "int8" for WEIGHTS
+judges the models as they are in MODELS. Which part is hidden is known here; measure.py has the
+classifier say it.
 
 Protocol: of open_set.csv only subjects outside the training part (split.py). Every probe is hidden
 by appliance/evaluation/occluders.py and looked for again by the node's detector; the gallery is
@@ -21,12 +23,15 @@ import numpy.typing as npt
 from prepare import Finder, read
 from split import Picture, pictures
 
+from appliance.accelerator.manifest import Manifest
+from appliance.accelerator.tflite import TfliteAccelerator
 from appliance.evaluation.compare import NOBODY, Gallery, Scores
 from appliance.evaluation.identification import Bootstrap, Operating, Trials
 from appliance.evaluation.occluders import Kind, hide
 from appliance.evaluation.persons import fused
 from appliance.types import Image, Vectors
 from appliance.vision.align import align
+from appliance.vision.embedder import FaceEmbedder
 from appliance.vision.occlusion import Part, fill
 
 PART_OF: dict[Kind, Part] = {
@@ -36,6 +41,7 @@ PART_OF: dict[Kind, Part] = {
     "cap": "upper",
 }
 BARE = "bare"
+HIDDEN = "mobilefacenet-112-hidden"
 RATE = 0.01
 TOGETHER = 5
 
@@ -156,8 +162,17 @@ def main(arguments: list[str]) -> None:
     crops(data, models, work / "judged")
     graph = base(work / "sources")
     plain = _unit(Float(graph))
-    hidden = _unit(Float(loaded(graph, Path(arguments[3])))) if arguments[3:] else plain
+    hidden = plain
+    if arguments[3:] == ["int8"]:
+        plain, hidden = (_int8(models, name) for name in ("mobilefacenet-112", HIDDEN))
+    elif arguments[3:]:
+        hidden = _unit(Float(loaded(graph, Path(arguments[3]))))
     report(Judge(judged(data), work / "judged"), plain, hidden)
+
+
+def _int8(models: Path, name: str) -> Embed:
+    embedder = FaceEmbedder(TfliteAccelerator(Manifest.load(models).model(name), threads=1))
+    return lambda images: np.stack([embedder.embed(image) for image in images])
 
 
 def _unit(embed: Embed) -> Embed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from graph import INPUT, Add, Conv, Flatten, Graph, Layer
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ class _Block(nn.Module):
         z = functional.conv2d(x, weight, bias, stride=stride, groups=self._groups)
         if self.slopes is None:
             return functional.relu(z) if self._layer.relu else z
-        # PReLU for slopes of at most 1, in the form that PyTorch differentiates fastest.
+        # PReLU for slopes of at most 1, in the form that is differentiated fastest; see layer().
         return z + functional.relu(z * (self.slopes - 1.0).to(z.dtype).reshape(1, -1, 1, 1))
 
     def _around(self, length: int) -> tuple[int, int]:
@@ -105,4 +106,9 @@ class _Block(nn.Module):
         weights = self.weight.detach().double().numpy().transpose(axes).copy()
         slopes = None if self.slopes is None else self.slopes.detach().double().numpy()
         bias = self.bias.detach().double().numpy()
+        if slopes is not None:
+            # A slope above 1 does here what 1 / slope does to a channel that is so much stronger.
+            factor = np.maximum(slopes, 1.0)
+            weights *= factor.reshape((1, 1, -1, 1) if self._layer.depthwise else (1, 1, 1, -1))
+            bias, slopes = bias * factor, np.where(slopes > 1.0, 1.0 / factor, slopes)
         return replace(self._layer, weights=weights, bias=bias, slopes=slopes)

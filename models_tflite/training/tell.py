@@ -95,7 +95,20 @@ def example(views: Views, rng: np.random.Generator) -> tuple[Image, int]:
 
 
 def _drawn(canvas: Image, part: str, rng: np.random.Generator) -> None:
+    if part == "lower" and rng.random() < 0.45:  # noqa: PLR2004 - the recipe
+        _shroud(canvas, rng)
+        return
     disguise.draw(canvas, _TO_WIDE, part, rng)  # type: ignore[arg-type]  # one of PARTS
+
+
+def _shroud(canvas: Image, rng: np.random.Generator) -> None:
+    """All that is below a line between the eyes and the mouth: a scarf, a collar, a counter."""
+    left, right = rng.uniform(72, 98, 2)
+    outline = np.array([[-10.0, left], [154.0, right], [154.0, 160.0], [-10.0, 160.0]])
+    if rng.random() < 0.5:  # noqa: PLR2004 - higher over the nose
+        outline = np.insert(outline, 1, [[60.0, left - 8], [84.0, right - 8]], axis=0)
+    colour = np.full(3, rng.uniform(5, 250)) if rng.random() < 0.4 else rng.uniform(0, 255, 3)  # noqa: PLR2004
+    cv2.fillPoly(canvas, [np.rint(outline).astype(np.int32)], colour.tolist(), cv2.LINE_AA)
 
 
 def _slab(canvas: Image, rng: np.random.Generator) -> None:
@@ -192,7 +205,7 @@ def main(arguments: list[str]) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path, help="where train.py worked")
-    parser.add_argument("--pictures", type=int, default=48_000)
+    parser.add_argument("--pictures", type=int, default=60_000)
     chosen = parser.parse_args(arguments)
     views = Views(chosen.work / "prepared", pairs=1, seed=SEED)
     train(views, chosen.work / "occlusion.npz", chosen.pictures // BATCH)

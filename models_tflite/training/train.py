@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import algebra
@@ -36,12 +36,8 @@ from torch.nn import functional
 from views import Batch, Views
 from writer import write
 
-CUT = "39_Conv2d_4_InvResBlock_3_Conv_1_skip"
-"""Layers up to this one stay as they are: four tenths of the weights, most of the time."""
-
-ECHO = 3
-"""How often a batch is used, in the order of a draw among the last RECENT: what the frozen layers
-made of it is kept, and takes as long to make anew as a step."""
+CUT = "24_Conv2d_3_InvResBlock_0_Conv_1"
+"""Layers up to this one stay as they are in both passes."""
 
 RECENT = 60
 
@@ -50,7 +46,6 @@ WORKERS = 2
 
 PAIRS = 32
 SEED = 11
-RATE = 8e-4
 WARM_UP = 0.06
 SMOOTHING = 0.994
 """Of the averaged weights, which are what is kept."""
@@ -60,6 +55,35 @@ DISTIL, CENTRES, PAIRED = 4.0, 0.4, 0.4
 """Weights of the three losses."""
 
 CHECKPOINT_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One of the two passes.
+
+    Attributes:
+        cut: layers up to this one keep their weights.
+        echo: how often a batch is used, in the order of a draw among the last RECENT: what the
+            frozen layers made of it is kept, and takes about as long to make anew as a step.
+        rate: greatest step width.
+        pictures: seen, all told.
+        hard: see Views.
+    """
+
+    name: str
+    cut: str
+    echo: int
+    rate: float
+    pictures: int
+    hard: bool
+
+
+PASSES = (
+    Pass("first", "39_Conv2d_4_InvResBlock_3_Conv_1_skip", 3, 8e-4, 90_000, hard=False),
+    Pass("second", CUT, 2, 6e-4, 110_000, hard=True),
+)
+"""The first trains six tenths of the weights in little time, the second nine tenths, on people who
+do not exist as well."""
 
 _Vectors = npt.NDArray[np.float32]
 
@@ -121,13 +145,27 @@ class Loss:
         centres = torch.zeros(int(subjects.max()) + 1, taught.shape[1])
         self._centres = functional.normalize(centres.index_add(0, self._subjects, taught))
 
-    def __call__(self, vectors: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss, and the mean cosine to the teacher."""
+    def __call__(
+        self, vectors: Tensor, batch: Batch, morphs: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the mean cosine to the teacher.
+
+        Args:
+            vectors: (2n, dim).
+            batch: that they are of.
+            morphs: (n, dim) what the teacher says of the batch's morphs; None of real people.
+        """
         indices = torch.from_numpy(batch.indices)
-        subjects = self._subjects[indices]
         unit = functional.normalize(vectors)
-        cosine = (unit * self._taught[indices]).sum(dim=1).mean()
-        near = _classify(unit @ self._centres.T, subjects)
+        if morphs is None:
+            subjects = self._subjects[indices]
+            taught = self._taught[indices]
+            near = _classify(unit @ self._centres.T, subjects)
+        else:
+            subjects = indices
+            taught = torch.cat([morphs, morphs])
+            near = torch.zeros(())
+        cosine = (unit * taught).sum(dim=1).mean()
         enrolled, seen = unit.chunk(2)
         alike = seen @ enrolled.T
         own = torch.arange(len(seen))
@@ -148,25 +186,31 @@ class Echoes:
 
     Args:
         embed: the frozen layers.
+        teacher: the bare embedder, for morphs.
         views: makes the batches.
         worker: its batches have numbers of their own.
+        echo: see Pass.
     """
 
-    def __init__(self, embed: Float, views: Views, worker: int) -> None:
-        self._embed, self._views, self._worker = embed, views, worker
-        self._kept: dict[int, tuple[Tensor, Batch]] = {}
+    def __init__(self, embed: Float, teacher: Float, views: Views, worker: int, echo: int) -> None:
+        self._embed, self._teacher = embed, teacher
+        self._views, self._worker, self._echo = views, worker, echo
+        self._kept: dict[int, tuple[Tensor, Batch, Tensor | None]] = {}
 
-    def at(self, step: int) -> tuple[Tensor, Batch]:
-        """Features and batch of a step, always the same ones."""
-        newest = step // ECHO
+    def at(self, step: int) -> tuple[Tensor, Batch, Tensor | None]:
+        """Features and batch of a step, and the teacher's word on morphs; always the same ones."""
+        newest = step // self._echo
         number = newest
-        if step % ECHO:
+        if step % self._echo:
             rng = np.random.default_rng((SEED, self._worker, step))
             number = int(rng.integers(max(0, newest - RECENT), newest + 1))
         if number not in self._kept:
             batch = self._views.batch(number * WORKERS + self._worker)
             features = torch.from_numpy(self._embed(batch.crops)).permute(0, 3, 1, 2)
-            self._kept[number] = features.bfloat16(), batch
+            morphs = None
+            if batch.morphs is not None:
+                morphs = functional.normalize(torch.from_numpy(self._teacher(batch.morphs)))
+            self._kept[number] = features.bfloat16(), batch, morphs
             self._kept.pop(newest - RECENT - 1, None)
         return self._kept[number]
 
@@ -174,11 +218,12 @@ class Echoes:
 class Training:
     """All that goes on from step to step, and into a checkpoint."""
 
-    def __init__(self, network: Back, steps: int) -> None:
+    def __init__(self, network: Back, steps: int, rate: float) -> None:
         self.step = 0
-        self._network, self._steps = network, steps
+        self.steps = steps
+        self._network, self._rate = network, rate
         self.parameters = list(network.parameters())
-        self._optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=1e-4)
+        self._optimiser = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=1e-4)
         self._mean = [p.detach().clone() for p in self.parameters]
 
     def learn(self, gradients: list[tuple[Tensor, ...]]) -> None:
@@ -187,7 +232,7 @@ class Training:
             parameter.grad = torch.stack(each).mean(dim=0)
         torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
         for group in self._optimiser.param_groups:
-            group["lr"] = RATE * _pace(self.step / self._steps)
+            group["lr"] = self._rate * _pace(self.step / self.steps)
         self._optimiser.step()
         self.step += 1
         keep = min(SMOOTHING, self.step / (self.step + 10))
@@ -228,47 +273,60 @@ def _pace(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
-def train(graph: Graph, views: Views, taught: Tensor, work: Path, steps: int) -> None:
-    """Run to the end and leave work/hidden.npz."""
+def train(bare: Graph, graph: Graph, taught: Tensor, work: Path, plan: Pass) -> Graph:
+    """Run one pass to its end and leave work/hidden-NAME.npz.
+
+    Args:
+        bare: the teacher.
+        graph: to begin with.
+        taught: see teach().
+        work: the working folder.
+        plan: see Pass.
+    """
     torch.set_num_threads(1)
-    network = Back(graph, CUT).to(memory_format=torch.channels_last)
-    training = Training(network, steps)
-    training.resume(work / "checkpoint.pt")
+    views = Views(work / "prepared", pairs=PAIRS, seed=SEED, hard=plan.hard)
+    network = Back(graph, plan.cut).to(memory_format=torch.channels_last)
+    training = Training(network, plan.pictures // (2 * PAIRS * WORKERS), plan.rate)
+    training.resume(work / f"checkpoint-{plan.name}.pt")
     loss = Loss(taught, views.subjects)
-    echoes = [Echoes(Float(front(graph, CUT)), views, worker) for worker in range(WORKERS)]
+    echoes = [
+        Echoes(Float(front(graph, plan.cut)), Float(bare), views, worker, plan.echo)
+        for worker in range(WORKERS)
+    ]
 
     def work_on(worker: int) -> tuple[tuple[Tensor, ...], float, float]:
-        features, batch = echoes[worker].at(training.step)
+        features, batch, morphs = echoes[worker].at(training.step)
         vectors = network(features).float()
-        total, cosine = loss(vectors, batch)
+        total, cosine = loss(vectors, batch, morphs)
         gradients = torch.autograd.grad(total, training.parameters)
         return gradients, total.item(), cosine.item()
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        _loop(training, steps, work, lambda: list(pool.map(work_on, range(WORKERS))))
-    save(training.averaged(), work / "hidden.npz")
+        _loop(training, plan, work, lambda: list(pool.map(work_on, range(WORKERS))))
+    trained = training.averaged()
+    save(trained, work / f"hidden-{plan.name}.npz")
+    return trained
 
 
 def _loop(
     training: Training,
-    steps: int,
+    plan: Pass,
     work: Path,
     worked: Callable[[], list[tuple[tuple[Tensor, ...], float, float]]],
 ) -> None:
-    began, first = time.monotonic(), training.step
+    began, first, steps = time.monotonic(), training.step, training.steps
     recent: list[tuple[float, float]] = []
     while training.step < steps:
         results = worked()
         training.learn([gradients for gradients, _, _ in results])
         recent += [(total, cosine) for _, total, cosine in results]
         if training.step % CHECKPOINT_STEPS == 0:
-            training.save(work / "checkpoint.pt")
-            save(training.averaged(), work / "hidden.npz")
+            training.save(work / f"checkpoint-{plan.name}.pt")
             total, cosine = np.mean(recent, axis=0)
             pace = (time.monotonic() - began) / (training.step - first)
             print(
-                f"step {training.step} of {steps}: loss {total:.3f}, cosine to teacher"
-                f" {cosine:.3f}, {pace:.2f} s a step,"
+                f"{plan.name} pass, step {training.step} of {steps}: loss {total:.3f},"
+                f" cosine to teacher {cosine:.3f}, {pace:.2f} s a step,"
                 f" {pace * (steps - training.step) / 60:.0f} min left",
                 flush=True,
             )
@@ -314,14 +372,22 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("data", type=Path, help="images/SUBJECT/*.jpg, open_set.csv, errata.csv")
     parser.add_argument("models", type=Path, help="the folder models_tflite")
     parser.add_argument("work", type=Path, help="outside the repository; some 400 MB")
-    parser.add_argument("--pictures", type=int, default=90_000, help="seen in training, all told")
+    parser.add_argument("--share", type=float, default=1.0, help="of the passes' pictures")
     chosen = parser.parse_args(arguments)
     prepared = chosen.work / "prepared"
     prepare(chosen.data, chosen.models, prepared)
     graph = base(chosen.work / "sources")
     views = Views(prepared, pairs=PAIRS, seed=SEED)
     taught = teach(graph, views, prepared / "teacher.npy")
-    train(graph, views, taught, chosen.work, chosen.pictures // (2 * PAIRS * WORKERS))
+    trained = graph
+    for plan in PASSES:
+        done = chosen.work / f"hidden-{plan.name}.npz"
+        if done.exists():
+            trained = loaded(graph, done)
+        else:
+            plan = replace(plan, pictures=round(chosen.share * plan.pictures))  # noqa: PLW2901
+            trained = train(graph, trained, taught, chosen.work, plan)
+    save(trained, chosen.work / "hidden.npz")
 
 
 if __name__ == "__main__":

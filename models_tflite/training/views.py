@@ -25,6 +25,13 @@ from appliance.vision.occlusion import Part, fill
 SHARES: dict[Part, float] = {"lower": 0.5, "eyes": 0.35, "upper": 0.15}
 """Of all batches: the more a part tells about a person, the more there is to learn without it."""
 
+HARD_SHARES: dict[Part, float] = {"lower": 0.44, "eyes": 0.44, "upper": 0.12}
+"""In the second pass, after the eyes were found to be behind."""
+
+_MORPHED = 0.6
+"""Of the second pass's batches: people who do not exist, half of one and half of another. There are
+millions of them, and the teacher tells what each is like."""
+
 MOST_PER_SUBJECT = 24
 """Pictures of one subject per pass: a few have hundreds."""
 
@@ -43,13 +50,15 @@ class Batch:
 
     Attributes:
         crops: (2n, 112, 112, 3) uint8, filled.
-        indices: (2n,) of the pictures.
+        indices: (2n,) of the pictures; -1 - i for the i-th morph.
         part: what is hidden in all of them.
+        morphs: (n, 112, 112, 3) the morphs as they are, for the teacher; None for real people.
     """
 
     crops: Image
     indices: _Indices
     part: Part
+    morphs: Image | None = None
 
 
 class Views:
@@ -59,12 +68,13 @@ class Views:
         prepared: see prepare.py.
         pairs: per batch.
         seed: of everything.
+        hard: as the second pass needs it: morphs, grey pictures, small things in the way.
 
     Attributes:
         subjects: (n,) the number of each picture's subject.
     """
 
-    def __init__(self, prepared: Path, *, pairs: int, seed: int) -> None:
+    def __init__(self, prepared: Path, *, pairs: int, seed: int, hard: bool = False) -> None:
         self._faces = np.load(prepared / "faces.npy", mmap_mode="r")
         with np.load(prepared / "moves.npz") as moves:
             self._moves = {part: moves[part] for part in SHARES}
@@ -74,7 +84,7 @@ class Views:
         self._of_subject: dict[int, list[int]] = defaultdict(list)
         for index, subject in enumerate(self.subjects.tolist()):
             self._of_subject[subject].append(index)
-        self._pairs, self._seed = pairs, seed
+        self._pairs, self._seed, self._hard = pairs, seed, hard
 
     @property
     def per_pass(self) -> int:
@@ -98,16 +108,38 @@ class Views:
     def batch(self, number: int) -> Batch:
         """The batch of that number, always the same one."""
         rng = np.random.default_rng((self._seed, number))
-        part = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
+        shares = HARD_SHARES if self._hard else SHARES
+        part = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
+        if self._hard and rng.random() < _MORPHED:
+            return self._morphed(part, rng)
         enrolled = self._order(number // self.per_pass)[(number % self.per_pass) * self._pairs :][
             : self._pairs
         ]
         seen = np.array([self._partner(index, rng) for index in enrolled])
-        crops = [self._enrolled(index, rng) for index in enrolled]
-        crops += [self._seen(index, part, rng) for index in seen]
+        crops = [self._enrolled(self._faces[index], rng) for index in enrolled]
+        crops += [self._seen(np.array(self._faces[index]), part, rng) for index in seen]
         stacked = np.stack(crops)
         fill(stacked, part)
         return Batch(stacked, np.concatenate([enrolled, seen]), part)
+
+    def _morphed(self, part: Part, rng: np.random.Generator) -> Batch:
+        """People who do not exist, each twice."""
+        faces = [self._morph(rng) for _ in range(self._pairs)]
+        crops = [self._enrolled(face, rng) for face in faces]
+        crops += [self._seen(face.copy(), part, rng) for face in faces]
+        stacked = np.stack(crops)
+        fill(stacked, part)
+        inside = slice(MARGIN, MARGIN + TEMPLATE_SIDE)
+        morphs = np.stack([face[inside, inside] for face in faces])
+        numbers = -1 - np.arange(self._pairs)
+        return Batch(stacked, np.concatenate([numbers, numbers]), part, morphs)
+
+    def _morph(self, rng: np.random.Generator) -> Image:
+        one, other = (self.wide(int(n)) for n in rng.integers(len(self.subjects), size=2))
+        if rng.random() < 0.5:  # noqa: PLR2004 - half of them
+            other = other[:, ::-1]
+        share = rng.uniform(0.3, 0.7)
+        return np.asarray(cv2.addWeighted(one, share, other, 1 - share, 0.0), np.uint8)
 
     def _order(self, passed: int) -> _Indices:
         """All pictures of a pass, shuffled; of a subject with many, some."""
@@ -122,15 +154,15 @@ class Views:
             return index
         return int(rng.choice(self._of_subject[int(self.subjects[index])]))
 
-    def _enrolled(self, index: int, rng: np.random.Generator) -> Image:
-        crop = _cut(self._faces[index], _jitter(rng, 0.6))
-        return _relit(_mirrored(crop, rng), rng, 0.4)
+    def _enrolled(self, face: Image, rng: np.random.Generator) -> Image:
+        crop = _relit(_mirrored(_cut(face, _jitter(rng, 0.6)), rng), rng, 0.4)
+        return _troubled(crop, rng) if self._hard else crop
 
-    def _seen(self, index: int, part: Part, rng: np.random.Generator) -> Image:
-        face = np.array(self._faces[index])
+    def _seen(self, face: Image, part: Part, rng: np.random.Generator) -> Image:
         if rng.random() < _DRAWN:
             disguise.draw(face, _TO_WIDE, part, rng)
-        return moved(face, self._moves[part], rng)
+        crop = moved(face, self._moves[part], rng)
+        return _troubled(crop, rng) if self._hard else crop
 
 
 def moved(face: Image, moves: npt.NDArray[np.float64] | None, rng: np.random.Generator) -> Image:
@@ -146,6 +178,22 @@ def moved(face: Image, moves: npt.NDArray[np.float64] | None, rng: np.random.Gen
         move = _after(move, moves[rng.integers(len(moves))])
     crop = _relit(_mirrored(_cut(face, move), rng), rng, 1.0)
     return _coarse(crop, rng)
+
+
+def _troubled(crop: Image, rng: np.random.Generator) -> Image:
+    """Sometimes grey, of another gamma, or with something small in the way."""
+    chance = rng.random(3)
+    if chance[0] < 0.15:  # noqa: PLR2004 - the recipe
+        crop = np.repeat(crop.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    if chance[1] < 0.3:  # noqa: PLR2004
+        curve = 255 * (np.arange(256) / 255) ** rng.uniform(0.6, 1.6)
+        crop = np.asarray(cv2.LUT(np.ascontiguousarray(crop), curve.astype(np.uint8)), np.uint8)
+    if chance[2] < 0.35:  # noqa: PLR2004
+        crop = np.array(crop)
+        top, left = rng.integers(0, 96, 2)
+        tall, wide = rng.integers(6, 26, 2)
+        crop[top : top + tall, left : left + wide] = rng.integers(0, 256, 3)
+    return crop
 
 
 def _jitter(rng: np.random.Generator, strength: float) -> _Affine:
