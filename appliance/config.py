@@ -152,7 +152,8 @@ class Link(Struct, frozen=True, forbid_unknown_fields=True):
         server_name: common name of the controllers' certificate.
         state: folder with certificates, outbox and cached ciphertext, the only one that is
             written to; relative to the configuration file.
-        answer_timeout_s: for an answer; a poll waits poll_s longer.
+        answer_timeout_s: for an answer; a poll waits poll_s longer. Below WatchdogSec in systemd/:
+            a service that waits longer than that looks hung.
         poll_s: how long the controller may park a poll.
         health_s: between two health messages.
         outbox: alerts kept while no controller answers, 1.7 kB of memory each.
@@ -164,7 +165,7 @@ class Link(Struct, frozen=True, forbid_unknown_fields=True):
     join: _Url = "tls+tcp://127.0.0.1:7442"
     server_name: Name = "controller"
     state: Annotated[str, Meta(min_length=1, max_length=200)] = "link"
-    answer_timeout_s: Seconds = 5.0
+    answer_timeout_s: Annotated[float, Meta(gt=0.0, le=20.0)] = 5.0
     poll_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 20.0
     health_s: Seconds = 60.0
     outbox: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
