@@ -79,7 +79,9 @@ def _follow(
         for kept in new:
             printer(_told(kept))
         if window:
-            since_ms = max(since_ms, window[-1].received_ms - _OVERLAP_MS)
+            # A full window says nothing of what comes behind it: the next begins where it ends.
+            overlap_ms = _OVERLAP_MS if len(window) < _MOST else 0
+            since_ms = max(since_ms, window[-1].received_ms - overlap_ms)
             seen = {_key(kept) for kept in window}
         looks += 1
         if new or looks % _LOOKS_PER_TROUBLE == 0:  # it reads every number there is
