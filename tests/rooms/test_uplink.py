@@ -225,12 +225,10 @@ def test_health_that_nobody_acknowledges_is_an_error() -> None:
 
 def test_a_next_hop_that_keeps_alerts_in_memory_only_is_noticed_and_so_is_its_return() -> None:
     rig = Rig()
-    assert rig.uplink.durable
-    rig.answer = Ack(durable=False)
-    rig.put(1)
-    rig.step()
-    assert not rig.uplink.durable
-    rig.answer = Ack()
-    rig.put(2)
-    rig.step()
-    assert rig.uplink.durable
+    told = [rig.uplink.durable]
+    for number, durable in enumerate((False, True), start=1):
+        rig.answer = Ack(durable=durable)
+        rig.put(number)
+        rig.step()
+        told.append(rig.uplink.durable)
+    assert told == [True, False, True]
