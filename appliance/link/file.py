@@ -1,4 +1,4 @@
-"""A file replaced whole.
+"""A file replaced whole, or erased.
 
 Whoever reads it, at any moment and after any power cut, finds the old content or the new one.
 """
@@ -43,6 +43,31 @@ def replace(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o6
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+def erase(path: Path, what: str) -> None:
+    """Overwrite a file in place and remove it; one that is not there is erased already.
+
+    On flash the card may keep a copy: what is erased like this must have been used up before.
+
+    Args:
+        path: of the file.
+        what: it holds, for the message.
+
+    Raises:
+        CardError: it is still there.
+    """
+    try:
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+        sync_folder(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise CardError(f"{path}: holds {what} and cannot be erased: {e.strerror}") from e
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,7 +29,7 @@ import tomli_w
 from appliance import config
 from appliance.errors import CardError, ConfigError, PicketError, ProvisionError
 from appliance.link import credentials
-from appliance.link.file import replace, sync_folder
+from appliance.link.file import erase, replace
 from appliance.system import card, netfiles
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def _first_boot(places: Places) -> bool:
     there = places.node_toml.exists()
     if not found.strip(b"\0"):  # erased, or the power went while it was being erased
         if there:
-            _erase(path)
+            erase(path, "the token")
             return False
         raise ProvisionError(f"{path}: {'empty' if path.exists() else 'missing'}: {_PROVISION_IT}")
     provision, document = card.read(found)
@@ -173,7 +173,7 @@ def _first_boot(places: Places) -> bool:
         ticket = {"token": provision.join.token, "ca": provision.join.ca}
         replace(places.ticket, tomli_w.dumps(ticket, multiline_strings=True).encode())
         _give(places.ticket, LINK_USER, GROUP)
-    _erase(path)
+    erase(path, "the token")
     log.info("this is %s of fleet %s", provision.node.id, provision.node.fleet)
     return True
 
@@ -238,21 +238,6 @@ def _give(path: Path, user: str, group: str) -> None:
         log.info("%s stays root's: %s", path, e)
     except OSError as e:
         raise CardError(f"{path}: cannot be given to {user}: {e.strerror}") from e
-
-
-def _erase(path: Path) -> None:
-    """Overwrite in place and remove; flash may keep a copy, but then the token is used up."""
-    try:
-        with path.open("r+b") as file:
-            file.write(bytes(path.stat().st_size))
-            file.flush()
-            os.fsync(file.fileno())
-        path.unlink()
-        sync_folder(path.parent)
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        raise CardError(f"{path}: holds the token and cannot be erased: {e.strerror}") from e
 
 
 def _tell(folder: Path, state: str, why: str, advice: str) -> None:

@@ -15,7 +15,6 @@ out. Nothing is printed in here.
 from __future__ import annotations
 
 import logging
-import os
 import tomllib
 from hashlib import sha256
 from pathlib import Path
@@ -30,7 +29,7 @@ from msgspec import Meta, Struct
 from appliance.config import Config
 from appliance.errors import CardError, IdentityError
 from appliance.link import credentials
-from appliance.link.file import replace, sync_folder
+from appliance.link.file import erase, replace
 from appliance.link.nng import NngLink
 from appliance.link.question import ask
 from appliance.link.tls import ClientTls
@@ -70,7 +69,7 @@ def join(config: Config, join_file: Path, *, timeout_s: float = _ANSWER_S) -> bo
     state = Path(config.link.state)
     if credentials.joined(state) and not _is_new(join_file, state):
         log.info("%s has joined already", config.node.id)
-        _erase(join_file)
+        erase(join_file, "a used token")
         return False
     invitation = _read(join_file)
     _folder(state)
@@ -91,7 +90,7 @@ def join(config: Config, join_file: Path, *, timeout_s: float = _ANSWER_S) -> bo
     replace(state / _USED, _digest(invitation))
     for pending in (_PENDING_KEY, _PENDING_REQUEST):
         (state / pending).unlink(missing_ok=True)
-    _erase(join_file)
+    erase(join_file, "a used token")
     return True
 
 
@@ -163,18 +162,3 @@ def _watch_key(path: Path) -> bytes:
         _folder(path.parent)
         replace(path, pem, mode=0o640)
     return load_identity(path).public_key().public_bytes_raw()
-
-
-def _erase(path: Path) -> None:
-    """Overwrite and remove a file; on flash the card may keep a copy, but the token is used up."""
-    try:
-        with path.open("r+b") as file:
-            file.write(bytes(path.stat().st_size))
-            file.flush()
-            os.fsync(file.fileno())
-        path.unlink()
-        sync_folder(path.parent)
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        raise CardError(f"{path}: holds a used token and cannot be erased: {e.strerror}") from e
