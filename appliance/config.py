@@ -120,11 +120,14 @@ class Tracking(Struct, frozen=True, forbid_unknown_fields=True):
         patience_s: how long a track outlives its last face; also the longest that a stranger's
             vectors can outlive their last sight.
         max_tracks: open at the same time.
+        rest_s: how long the search for faces may rest while nobody is being judged; 0 searches
+            every frame.
     """
 
     min_iou: Unit = 0.3
     patience_s: Annotated[float, Meta(gt=0.0, le=5.0)] = 0.5
     max_tracks: Annotated[int, Meta(ge=1, le=1024)] = 64
+    rest_s: Annotated[float, Meta(ge=0.0, le=0.2)] = 0.15
 
 
 class Decision(Struct, frozen=True, forbid_unknown_fields=True):

@@ -30,6 +30,7 @@ import numpy as np
 from appliance.alerts.policy import Policy
 from appliance.interfaces import Clock, Detector, Embedder
 from appliance.system.erasure import Ledger
+from appliance.tracking.cadence import Cadence
 from appliance.tracking.evidence import Evidence
 from appliance.tracking.tracker import Tracker
 from appliance.types import Frame, Image, Match, Quality, Sighting, Track, Vector
@@ -91,6 +92,7 @@ class Watch:
         interval_s: least time between two embeddings of a track.
         hold_s: a track is decided on what there is so long after its first embedding: nobody's
             vectors are held for as long as they stand in view.
+        rest_s: how long the search for faces may rest while nobody is being judged.
         hidden: embedder for part-hidden faces, with `teller`; None reads every face as a bare one.
         teller: says which part is hidden.
         unsearchable: told of each track of which no face could be compared with the list.
@@ -110,6 +112,7 @@ class Watch:
         embeddings: int,
         interval_s: float,
         hold_s: float,
+        rest_s: float = 0.0,
         hidden: Embedder | None = None,
         teller: Tells | None = None,
         unsearchable: Callable[[], object] = lambda: None,
@@ -123,12 +126,17 @@ class Watch:
         self._embeddings = embeddings
         self._interval_ns = round(interval_s * 1e9)
         self._hold_ns = round(hold_s * 1e9)
+        self._cadence = Cadence(rest_s=rest_s)
         self._crop: Image = np.zeros((embedder.side, embedder.side, 3), np.uint8)
         self._undecided: dict[int, _Dossier] = {}
         self._wiped_ns: list[int] = []
 
     def step(self, frame: Frame, watchlist: Watchlist) -> None:
-        """Take one frame down the path."""
+        """Take one frame down the path, unless the street is quiet and it may be passed over."""
+        if not self._cadence.due(
+            frame.boot_ns, undecided=len(self._undecided), pace=self._tracker.pace
+        ):
+            return
         faces = self._detector.detect(frame.image)
         tracks = self._tracker.update(faces, frame.boot_ns)
         for track in tracks.seen:

@@ -91,6 +91,11 @@ class Tracker:
         """Faces that started no track because max_tracks were open, so far; once per frame."""
         return self._untracked
 
+    @property
+    def pace(self) -> float:
+        """How fast the fastest open track moves, in face sizes per second; 0 without any."""
+        return max((_pace(entry) for entry in self._open), default=0.0)
+
     def update(self, faces: list[Face], boot_ns: int) -> Step:
         """Take the faces of the next frame.
 
@@ -173,6 +178,11 @@ def _continue(entry: _Open, face: Face, state: _State, boot_ns: int) -> Track:
     entry.state = state
     entry.track = Track(before.id, face, before.first_seen_ns, boot_ns, before.hits + 1)
     return entry.track
+
+
+def _pace(entry: _Open) -> float:
+    size = float(np.exp(entry.state[2:].mean()))
+    return float(np.hypot(*entry.velocity[:2])) / size
 
 
 def _states(faces: list[Face]) -> _State:

@@ -72,6 +72,8 @@ class Node:
     embeddings: int = 3
     cooldown_s: float = 60.0
     hold_s: float = 1.0
+    rest_s: float = 0.0
+    fps: float = FPS
     clock: SimulatedClock = field(default_factory=SimulatedClock)
     ledger: Ledger = field(default_factory=Ledger)
     sightings: list[Sighting] = field(default_factory=list)
@@ -94,11 +96,12 @@ class Node:
             embeddings=self.embeddings,
             interval_s=0.05,
             hold_s=self.hold_s,
+            rest_s=self.rest_s,
             **self.options,
         )
 
     def see(self, watchlist: Watchlist, image: Image) -> None:
-        """One frame, a tenth of a second after the last."""
-        self.clock.advance(1 / FPS)
+        """The next frame."""
+        self.clock.advance(1 / self.fps)
         self.frames += 1
         self.watch.step(Frame(self.frames, self.clock.boot_ns(), image), watchlist)

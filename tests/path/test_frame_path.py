@@ -196,3 +196,27 @@ def test_everybody_in_a_crowd_is_judged(count: int) -> None:
     assert account.faces_seen == count
     assert account.faces_alerted == 1
     assert balanced(node.ledger)
+
+
+@pytest.mark.parametrize("phase", range(3))
+def test_who_is_in_view_for_a_second_is_found_although_quiet_streets_are_searched_rarely(
+    phase: int,
+) -> None:
+    node, watchlist = Node(embeddings=5, rest_s=0.15, fps=15.0), wanted(RED)
+    for _ in range(15 + phase):
+        node.see(watchlist, street())
+    for step in range(15):
+        node.see(watchlist, street((40 + 8 * step, 60, 40, RED)))
+    for _ in range(15):
+        node.see(watchlist, street())
+    assert [s.match.subject for s in node.sightings] == ["subject-0"]
+    assert node.sightings[0].frames_fused == 5
+    assert balanced(node.ledger)
+
+
+def test_somebody_who_stays_is_not_judged_twice_because_of_rare_searches() -> None:
+    node, watchlist = Node(rest_s=0.15, fps=15.0), wanted(RED)
+    for step in range(60):
+        node.see(watchlist, street((10 + 4 * step, 60, 40, BLUE)))
+    node.watch.close(watchlist)
+    assert node.ledger.snapshot().faces_seen == 1
