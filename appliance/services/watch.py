@@ -150,11 +150,11 @@ class Watch:
                 self._look(frame, dossier, watchlist)
         for track in tracks.ended:
             self._end(track, watchlist)
-        for dossier in tuple(self._undecided.values()):  # who is out of sight is held no longer
-            if self._suffices(dossier, frame):
-                self._decide(dossier, watchlist)
-        self._forget()
-        self._ledger.audit(held=len(self._undecided))
+        self._settle(watchlist, frame.boot_ns)
+
+    def idle(self, watchlist: Watchlist) -> None:
+        """No frame came for a while: nobody is held for longer because of that."""
+        self._settle(watchlist, self._clock.boot_ns())
 
     def close(self, watchlist: Watchlist | None) -> None:
         """End every track: the camera is off. Without a list none is decided, all are erased."""
@@ -174,8 +174,16 @@ class Watch:
     def _due(self, dossier: _Dossier, frame: Frame) -> bool:
         return dossier.faces == 0 or frame.boot_ns - dossier.embedded_ns >= self._interval_ns
 
-    def _suffices(self, dossier: _Dossier, frame: Frame) -> bool:
-        held_long = dossier.faces > 0 and frame.boot_ns - dossier.first_ns >= self._hold_ns
+    def _settle(self, watchlist: Watchlist, now_ns: int) -> None:
+        """Decide whoever was seen well enough or held for long enough, in sight or not."""
+        for dossier in tuple(self._undecided.values()):
+            if self._suffices(dossier, now_ns):
+                self._decide(dossier, watchlist)
+        self._forget()
+        self._ledger.audit(held=len(self._undecided))
+
+    def _suffices(self, dossier: _Dossier, now_ns: int) -> bool:
+        held_long = dossier.faces > 0 and now_ns - dossier.first_ns >= self._hold_ns
         return held_long or dossier.faces == self._embeddings
 
     def _look(self, frame: Frame, dossier: _Dossier, watchlist: Watchlist) -> None:

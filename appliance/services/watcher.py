@@ -107,6 +107,7 @@ class Watcher:
         )
         self._beacon = Beacon(lamps, connected=lambda: lamps.connected)
         size = (config.camera.width, config.camera.height)
+        self._live = config.camera.pace != "flat-out"  # frames are of this very moment
         self._capture = Capture(
             open_camera=partial(open_camera, config, self._clock),
             wanted=lambda: self._trusted.current is not None and self._beacon.lit,
@@ -117,7 +118,7 @@ class Watcher:
             clock=self._clock,
             stop=stop,
             timeout_s=config.camera.timeout_s,
-            lossless=config.camera.pace == "flat-out",
+            lossless=not self._live,
         )
         stack.callback(self._capture.close)
         outbox = MemoryOutbox(_LOCAL_OUTBOX)
@@ -252,6 +253,8 @@ class Watcher:
             self._watch.close(watchlist)
             if self._capture.ended:
                 self._stop.set()
+        elif frame is None and self._live:
+            self._watch.idle(watchlist)
 
     def _status(self) -> str:
         current = self._trusted.current

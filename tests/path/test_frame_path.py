@@ -70,6 +70,19 @@ def test_nobody_is_held_longer_than_hold_s_after_having_left_either() -> None:
     assert balanced(node.ledger)
 
 
+def test_nobody_is_held_longer_than_hold_s_because_no_frame_comes() -> None:
+    node, watchlist = Node(embeddings=32, hold_s=0.5), wanted(RED)
+    node.see(watchlist, street((100, 60, 40, RED)))
+    node.clock.advance(0.4)
+    node.watch.idle(watchlist)
+    assert node.ledger.snapshot().faces_held == 1
+    node.clock.advance(0.1)
+    node.watch.idle(watchlist)
+    assert node.ledger.snapshot().faces_held == 0
+    assert len(node.sightings) == 1
+    assert balanced(node.ledger)
+
+
 class MortalEmbedder(SimulatedEmbedder):
     """Works until it is told not to."""
 
