@@ -66,8 +66,10 @@ def build(out: Path, work: Path) -> None:
     inputs = [HERE / "tree.sh", HERE / "packages.txt", *_layer_files(cameras, work)]
     tree = _kept(work, "tree", inputs, lambda new: _tree(new, cameras, inputs[1:]))
     kernel = (tree / "kernel").read_text(encoding="ascii").strip()
-    code = [REPOSITORY / "requirements.lock", HERE / "wheels.py", *_sources()]
-    site = _kept(work, "site", code, lambda new: wheels.install(new, tree))
+    locks = [REPOSITORY / "requirements.lock", HERE / "wheels.py"]
+    site = _kept(work, "site", locks, lambda new: wheels.install(new, tree))
+    code = [HERE / "wheels.py", *_sources()]
+    ours = _kept(work, "ours", code, lambda new: wheels.ours(new, tree))
     making = work / "making"
     remove(making)
     making.mkdir(parents=True)
@@ -75,7 +77,7 @@ def build(out: Path, work: Path) -> None:
     log.unlink(missing_ok=True)
     signed_by = bundle.keys(work)
     with step("root"):
-        stage.stage(tree / "root", site, making / "root", kernel, version)
+        stage.stage(tree / "root", (site, ours), making / "root", kernel, version)
         shutil.copy2(signed_by[0], making / "root/etc/rauc/keyring.pem")
     with step("squashfs and its hash tree"):
         root = pack.squash(making / "root", making / "root.img", epoch, log)
@@ -93,7 +95,7 @@ def build(out: Path, work: Path) -> None:
         )  # fmt: skip
     with step("compression"):
         name = f"picket-{version}-arm64"
-        _publish(out, name, card=card, root=root, tree=tree / "root", site=site)
+        _publish(out, name, card=card, root=root, tree=tree / "root", sites=(site, ours))
     remove(making)
 
 
@@ -187,9 +189,11 @@ def _tree(new: Path, cameras: Layer, files: list[Path]) -> None:
     run([HERE / "tree.sh", new, *words], log=new.parent / "tree.log")
 
 
-def _publish(out: Path, name: str, *, card: Path, root: pack.Root, tree: Path, site: Path) -> None:
+def _publish(
+    out: Path, name: str, *, card: Path, root: pack.Root, tree: Path, sites: tuple[Path, ...]
+) -> None:
     """Names that are final, the image's last: where it is, the others are, too."""
-    packages, python = sbom.debian(tree), sbom.python(site)
+    packages, python = sbom.debian(tree), sbom.python(*sites)
     version = name.split("-")[1]
     texts = {
         "packages.txt": sbom.listing(packages, python),

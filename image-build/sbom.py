@@ -23,10 +23,10 @@ def debian(tree: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def python(site: Path) -> dict[str, str]:
-    """Wheels of a folder; versions by name."""
+def python(*sites: Path) -> dict[str, str]:
+    """Wheels of folders; versions by name."""
     found = {}
-    for metadata in site.glob("*.dist-info/METADATA"):
+    for metadata in (path for site in sites for path in site.glob("*.dist-info/METADATA")):
         text = metadata.read_text(encoding="utf-8")
         name = re.search(r"^Name: (.+)$", text, re.MULTILINE)
         version = re.search(r"^Version: (.+)$", text, re.MULTILINE)

@@ -10,7 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
-from work import BuildError, run
+from work import BuildError, remove, run
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -38,12 +38,12 @@ PYTHONPATH=/opt/picket/site exec /usr/bin/python3 -s -m appliance "$@"
 """
 
 
-def stage(tree: Path, site: Path, root: Path, kernel: str, version: str) -> None:
+def stage(tree: Path, sites: tuple[Path, ...], root: Path, kernel: str, version: str) -> None:
     """Make the root.
 
     Args:
         tree: Debian, left as it is.
-        site: wheels.
+        sites: folders of wheels.
         root: new.
         kernel: release.
         version: of Picket.
@@ -51,8 +51,10 @@ def stage(tree: Path, site: Path, root: Path, kernel: str, version: str) -> None
     run(["cp", "-a", "--reflink=auto", tree, root])
     for name in ("etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/fstab"):
         (root / name).unlink(missing_ok=True)
+    for left in (root / "boot").iterdir():  # kernels of packages; ours are in the boot slots
+        remove(left)
     run(["cp", "-a", f"{HERE / 'overlay'}/.", root])
-    _ours(root, site, version)
+    _ours(root, sites, version)
     _users(root)
     run(["systemctl", f"--root={root}", "--quiet", "enable", *_ENABLED])
     run(["systemctl", f"--root={root}", "--quiet", "mask", *_MASKED])
@@ -61,7 +63,7 @@ def stage(tree: Path, site: Path, root: Path, kernel: str, version: str) -> None
     run(["depmod", "-b", root, kernel])
 
 
-def _ours(root: Path, site: Path, version: str) -> None:
+def _ours(root: Path, sites: tuple[Path, ...], version: str) -> None:
     """Units, launcher, wheels, and the folders that a read-only root must already have."""
     units = REPOSITORY / "systemd"
     for unit in [*units.glob("*.service"), *units.glob("*.target")]:
@@ -74,9 +76,10 @@ def _ours(root: Path, site: Path, version: str) -> None:
     ):
         (root / to).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(units / source, root / to)
-    for folder in ("data", "boot/picket", "etc/picket", "opt/picket/bin"):
+    for folder in ("data", "boot/picket", "etc/picket", "opt/picket/bin", "opt/picket/site"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    run(["cp", "-a", "--reflink=auto", site, root / "opt/picket/site"])
+    for site in sites:
+        run(["cp", "-a", "--reflink=auto", f"{site}/.", root / "opt/picket/site"])
     launcher = root / "opt/picket/bin/picket"
     launcher.write_text(_LAUNCHER, encoding="ascii")
     launcher.chmod(0o755)

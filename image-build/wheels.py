@@ -25,11 +25,12 @@ _UNUSED = (
     "numpy/_core/include",
     "numpy/random/lib",
 )
+_PIP = (sys.executable, "-mpip", "--quiet", "--disable-pip-version-check", "--no-deps")
 _MODELS = ("*.tflite", "manifest.toml", "golden")
 
 
 def install(site: Path, tree: Path) -> None:
-    """Fill a folder.
+    """Fill a folder with what others wrote.
 
     Args:
         site: new.
@@ -45,23 +46,28 @@ def install(site: Path, tree: Path) -> None:
         folder = Path(name)
         lock = folder / "node.lock"
         lock.write_text(locked(needed("picket")))
-        pip = [sys.executable, "-m", "pip"]
-        quiet = ["--quiet", "--disable-pip-version-check", "--no-deps"]
         run([
-            *pip, "install", *quiet, "--only-binary=:all:", "--require-hashes",
-            "--no-compile", "--implementation=cp", f"--python-version={PYTHON}", f"--target={site}",
-            *(f"--platform=manylinux_{minor}_aarch64" for minor in _PLATFORMS),
+            *_PIP[:2], "install", *_PIP[2:], "--no-compile", "--only-binary=:all:",
+            "--require-hashes", "--implementation=cp", f"--python-version={PYTHON}",
+            f"--target={site}", *(f"--platform=manylinux_{minor}_aarch64" for minor in _PLATFORMS),
             f"--requirement={lock}",
         ])  # fmt: skip
-        run([*pip, "wheel", *quiet, "--no-build-isolation", f"--wheel-dir={folder}", REPOSITORY])
-        (wheel,) = folder.glob("picket-*.whl")
-        shutil.unpack_archive(wheel, site, "zip")
         _gpio(folder, site, tree / "headers")
-    _models(site / "models_tflite")
     for pattern in _UNUSED:
         for path in site.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     _compile(site, tree / "root")
+
+
+def ours(folder: Path, tree: Path) -> None:
+    """Fill a folder with the appliance, as its wheel installs it, and the models."""
+    with tempfile.TemporaryDirectory(prefix="picket-wheel-") as name:
+        words = ["--no-build-isolation", f"--wheel-dir={name}", REPOSITORY]
+        run([*_PIP[:2], "wheel", *_PIP[2:], *words])
+        (wheel,) = Path(name).glob("picket-*.whl")
+        shutil.unpack_archive(wheel, folder, "zip")
+    _models(folder / "models_tflite")
+    _compile(folder, tree / "root")
 
 
 def _compile(site: Path, root: Path) -> None:
