@@ -182,7 +182,7 @@ class Watcher:
             embeddings=decision.embeddings,
             interval_s=decision.interval_s,
             hold_s=decision.hold_s,
-            rest_s=config.tracking.rest_s,
+            rest_s=config.tracking.rest_s if self._live else 0.0,
             hidden=models.hidden,
             teller=models.teller,
             unsearchable=self._counters.unsearchable_face,
