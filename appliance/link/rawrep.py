@@ -12,7 +12,7 @@ What pynng 0.9.0 needs besides what listener.py has, measured like that:
   have asked nothing for long are closed, and a name has only so many pipes (D3). Of some NNG keeps
   the file even then: to listener.py they are strangers, and are shed like those.
 - Asking a closed socket again and again, while NNG takes down its half-open connections, ends the
-  process (6 of 15 tries): once closed it is not touched any more.
+  process (6 of 15 tries): it is not closed while it is used, and not used once it is closed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from appliance.errors import LinkError
@@ -33,6 +33,8 @@ from appliance.link.tls import ServerTls, common_name
 log = logging.getLogger(__name__)
 
 _SWEEP_S = 5.0
+_CLOSE_S = 5.0
+"""Above every time-out of `receive`."""
 
 
 class Received(NamedTuple):
@@ -89,6 +91,8 @@ class RawRep:
         self._listener_lock = threading.Lock()
         self._swept_s = time.monotonic()
         self._closed = False
+        self._users = 0
+        self._quiet = threading.Condition()
         self.refused = 0
         self._socket = pynng.Socket(opener=pynng.lib.nng_rep0_open_raw)
         try:
@@ -105,10 +109,11 @@ class RawRep:
 
     def receive(self, timeout_s: float) -> Received | None:
         """The next question, or None: none came within timeout_s, or closed."""
-        if self._closed:
-            return None
-        self._sweep()
-        message = self._next(timeout_s)
+        with self._in_use() as usable:
+            if not usable:
+                return None
+            self._sweep()
+            message = self._next(timeout_s)
         if message is None:
             return None
         lib, ffi = self._nng.lib, self._nng.ffi
@@ -126,17 +131,16 @@ class RawRep:
 
     def send(self, reply_to: bytes, message: bytes) -> None:
         """Answer. To a node that has gone this does nothing; it will ask again."""
-        if self._closed:
-            return
         answer = self._nng.Message(message)
         lib, raw = self._nng.lib, answer._nng_msg  # noqa: SLF001 - see receive
         self._nng.check_err(lib.nng_msg_header_append(raw, reply_to, len(reply_to)))
-        try:
+        with self._in_use() as usable:
+            if not usable:
+                log.debug("an answer came after the end")
+                return
             # Blocking, or answers are lost (measured); each node has a queue of its own, so that
             # a slow one holds nobody up.
             self._socket.send_msg(answer)
-        except self._nng.Closed:
-            log.debug("an answer came after the end")
 
     def close_peer(self, name: str) -> int:
         """Close every connection of a common name; returns how many there were."""
@@ -157,9 +161,28 @@ class RawRep:
             self._listener.renew(tls)
 
     def close(self) -> None:
-        """Stop listening; whoever waits in here returns. At any time, from any thread."""
-        self._closed = True
+        """Stop listening, once whoever waits in here has returned. At any time, from any thread.
+
+        nng aborts the process when a raw socket that is being closed is asked once more (measured).
+        """
+        with self._quiet:
+            self._closed = True
+            if not self._quiet.wait_for(lambda: self._users == 0, _CLOSE_S):
+                log.warning("%s: closed while somebody waits in it", self.url)
         self._socket.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[bool]:
+        """Whether the socket may be used in this block; it is not closed during it."""
+        with self._quiet:
+            usable = not self._closed
+            self._users += usable
+        try:
+            yield usable
+        finally:
+            with self._quiet:
+                self._users -= usable
+                self._quiet.notify_all()
 
     def _next(self, timeout_s: float) -> Any:  # noqa: ANN401 - pynng has no types
         """A message with its header, or None.
