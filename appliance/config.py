@@ -57,8 +57,8 @@ class Camera(Struct, frozen=True, forbid_unknown_fields=True):
         pace: "realtime" drops what comes too fast, as a camera does; "flat-out" processes every
             frame as fast as it can.
         loop: play a recording again at its end.
-        timeout_s: without a frame for so long, the camera has failed; below WatchdogSec in
-            systemd/picket-watch.service.
+        timeout_s: without a frame for so long, the camera has failed; a service that is told to
+            end waits for no longer than ten seconds.
     """
 
     source: Literal["picamera", "recorded", "scene"] = "picamera"
@@ -68,7 +68,7 @@ class Camera(Struct, frozen=True, forbid_unknown_fields=True):
     fps: Annotated[float, Meta(gt=0.0, le=120.0)] = 15.0
     pace: Literal["realtime", "flat-out"] = "realtime"
     loop: bool = False
-    timeout_s: Annotated[float, Meta(ge=0.1, le=20.0)] = 5.0
+    timeout_s: Annotated[float, Meta(ge=0.1, le=8.0)] = 5.0
 
 
 class Models(Struct, frozen=True, forbid_unknown_fields=True):

@@ -210,7 +210,8 @@ class Health(msgspec.Struct, frozen=True, array_like=True, tag="health/1"):
 
     Attributes:
         camera_since_boot_ns: when the camera was switched on, None while it is off.
-        frames, dropped: frames processed; frames that the source had and were never processed.
+        frames, dropped: frames that were searched or, on a quiet street, passed over on purpose;
+            frames that the source had and for which there was no time.
         fps: frames processed per second over the last few seconds.
         erased_p50_ms, erased_p99_ms, erased_max_ms: from exposure of a frame until its pixels
             were overwritten.

@@ -6,6 +6,10 @@ play       the rhythm of the state; the dead-man
 
 It touches lamps and one socket of the box, nothing else. If the watch service is silent for five
 seconds, the lamps show FAULT; when this service ends, they are left showing FAULT.
+
+The socket can be reached by the link service as well, which has the network. So whoever speaks
+first is listened to, and nobody else until that connection has been silent for five seconds: a
+link service that was taken over can keep the camera off, but it cannot film in the dark.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ log = logging.getLogger(__name__)
 SILENCE_S = 5.0
 _PLAY_S = 0.05
 _RECEIVE_S = 0.2
+_PIPE_BYTES = 4
 
 
 class Indicator:
@@ -57,9 +62,15 @@ class Indicator:
         self._silence_ns = round(silence_s * 1e9)
         self._heard_ns = clock.boot_ns()
         self._silent = False
+        self._speaker: bytes | None = None
 
-    def answer(self, question: bytes) -> Answer:
-        """Do what a Show says; Ack means that the lamps are so."""
+    def answer(self, question: bytes, speaker: bytes) -> Answer:
+        """Do what a Show says; Ack means that the lamps are so.
+
+        Args:
+            question: as it came.
+            speaker: which connection it came by; see `connection_of`.
+        """
         try:
             show = decode_request(question)
             if not isinstance(show, Show):
@@ -68,8 +79,11 @@ class Indicator:
         except (WireError, ValueError) as e:
             log.warning("not a Show: %s", e)
             return Deny("not a Show")
-        self._heard_ns = self._clock.boot_ns()
-        self._silent = False
+        now_ns = self._clock.boot_ns()
+        if speaker != self._speaker and self._speaker is not None and not self._lapsed(now_ns):
+            log.warning("somebody else wants to drive the lamps")
+            return Deny("the lamps are driven by another connection")
+        self._speaker, self._heard_ns, self._silent = speaker, now_ns, False
         try:
             self._player.state, self._player.hint = state, show.hint
             self._player.camera_on = show.camera_on
@@ -84,12 +98,20 @@ class Indicator:
         Raises:
             OSError: a lamp could not be driven.
         """
-        if self._clock.boot_ns() - self._heard_ns > self._silence_ns:
+        if self._lapsed(self._clock.boot_ns()):
             if not self._silent:
                 log.error("silence from the watch service for %g s", self._silence_ns / 1e9)
             self._silent = True
             self._player.state = NodeState.FAULT
         self._player.step()
+
+    def _lapsed(self, now_ns: int) -> bool:
+        return now_ns - self._heard_ns > self._silence_ns
+
+
+def connection_of(reply_to: bytes) -> bytes:
+    """Which connection a question came by: the first word of NNG's return address is its pipe."""
+    return reply_to[:_PIPE_BYTES]
 
 
 def run(config: Config) -> None:
@@ -115,7 +137,8 @@ def run(config: Config) -> None:
         def receive() -> None:
             received = socket.receive(_RECEIVE_S)
             if received is not None:
-                socket.send(received[0], encode(indicator.answer(received[1])))
+                answer = indicator.answer(received.message, connection_of(received.reply_to))
+                socket.send(received.reply_to, encode(answer))
 
         def play() -> None:
             indicator.play()

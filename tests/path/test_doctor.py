@@ -19,7 +19,7 @@ from appliance.interfaces import Camera, Clock
 from appliance.link.rawrep import RawRep
 from appliance.services.cameras import open_camera
 from appliance.services.doctor import doctor, examine
-from appliance.services.indicator import Indicator
+from appliance.services.indicator import Indicator, connection_of
 from appliance.services.leds import show_states
 from appliance.system.clock import SystemClock
 from appliance.types import Lamp
@@ -132,7 +132,8 @@ class Lit:
         while not self.stop.is_set():
             received = self.socket.receive(0.05)
             if received is not None:
-                self.socket.send(received[0], encode(self.indicator.answer(received[1])))
+                answer = self.indicator.answer(received.message, connection_of(received.reply_to))
+                self.socket.send(received.reply_to, encode(answer))
 
     def __enter__(self) -> Self:
         self.thread.start()

@@ -415,7 +415,7 @@ def test_hostile_bytes_on_the_port_leave_honest_nodes_served_and_memory_bounded(
     with dial(port, node_tls(fleet)) as honest:
         assert honest.request(b"before", LONG_S) == b"cam-1"
         rss, files_before = [], 0
-        for round_ in range(5):
+        for round_ in range(8):
             if round_ == 1:
                 files_before = files()
             for _ in range(100):
@@ -427,7 +427,7 @@ def test_hostile_bytes_on_the_port_leave_honest_nodes_served_and_memory_bounded(
             assert new.request(b"a new node", LONG_S) == b"cam-2"
         eventually(lambda: files() <= files_before + 8, "files given back")
         # A leak grows in every round, by 33 KiB a connection; the allocator's caches do not.
-        assert min(after - before for before, after in pairwise(rss)) < MIB
+        assert min(after - before for before, after in pairwise(rss)) < 2 * MIB
     assert {received.message for received in port.received} == {
         *(b"before", b"during", b"a new node")
     }

@@ -22,7 +22,9 @@ class Box:
         self.clock = SimulatedClock()
         self.lamps = SimulatedLamps()
         self.indicator = Indicator(Player(self.lamps, self.clock), self.clock)
-        self.link = SimulatedLink(lambda question: encode(self.indicator.answer(question)))
+        self.link = SimulatedLink(
+            lambda question: encode(self.indicator.answer(question, b"watch"))
+        )
         self.beacon = Beacon(self.link, connected=lambda: self.link.up)
 
 
@@ -101,7 +103,7 @@ def test_silence_does_not_darken_the_camera_lamp(box: Box) -> None:
 )
 def test_what_is_no_show_is_denied_and_changes_nothing(box: Box, question: bytes) -> None:
     before = list(box.lamps.history)
-    assert isinstance(box.indicator.answer(question), Deny)
+    assert isinstance(box.indicator.answer(question, b"watch"), Deny)
     assert box.lamps.history == before
 
 
@@ -112,7 +114,7 @@ def test_only_show_is_answered(box: Box) -> None:
         erased_p99_ms=0.0, erased_max_ms=0.0, vectors_p99_ms=0.0, list_id="", list_version=0,
         subjects=0, outbox=0, rss_mib=1.0,
     )  # fmt: skip
-    assert isinstance(box.indicator.answer(encode(health)), Deny)
+    assert isinstance(box.indicator.answer(encode(health), b"watch"), Deny)
 
 
 def test_a_link_that_is_closed_raises_nothing(box: Box) -> None:
@@ -120,3 +122,23 @@ def test_a_link_that_is_closed_raises_nothing(box: Box) -> None:
     with pytest.raises(LinkError):
         box.link.request(b"x", 0.1)
     assert not box.beacon.show(NodeState.IDLE)
+
+
+def test_nobody_else_can_darken_the_camera_lamp(box: Box) -> None:
+    assert box.beacon.camera(on=True)
+    dark = encode(Show(NodeState.IDLE, camera_on=False))
+    for _ in range(100):
+        assert isinstance(box.indicator.answer(dark, b"link"), Deny)
+        assert Lamp.CAMERA in box.lamps.lit
+    box.clock.advance(4.9)
+    assert isinstance(box.indicator.answer(dark, b"link"), Deny)
+    assert box.beacon.show(NodeState.WATCHING)
+
+
+def test_a_watch_service_that_was_started_again_is_listened_to_after_the_silence(box: Box) -> None:
+    box.beacon.camera(on=True)
+    idle = encode(Show(NodeState.IDLE, camera_on=False))
+    assert isinstance(box.indicator.answer(idle, b"watch, again"), Deny)
+    box.clock.advance(5.1)
+    assert isinstance(box.indicator.answer(idle, b"watch, again"), Ack)
+    assert Lamp.CAMERA not in box.lamps.lit
