@@ -22,7 +22,7 @@ from appliance.types import Face, Image, Quality, Vector
 from appliance.vision.align import align
 from appliance.vision.occlusion import PARTS
 from appliance.vision.quality import QualityGate
-from appliance.vision.reader import CERTAIN, WHOLE, Tells, open_part
+from appliance.vision.reader import WHOLE, Tells, certain, open_part
 from appliance.wire import NAME_MAX_CHARS
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -153,7 +153,7 @@ class Enroller:
     def _templates(self, crop: Image, path: Path) -> dict[str, Vector]:
         """By column: all of them for a bare face, the one of what is hidden for another."""
         told = None if self._teller is None else self._teller.tell(crop)
-        if told is None or told.hidden == "none" or told.probability < CERTAIN:
+        if told is None or told.hidden == "none" or not certain(told):
             vectors = {WHOLE: self._embedder.embed(crop)}
             if self._hidden is not None:
                 vectors |= {part: open_part(crop, part, self._hidden) for part in PARTS}
