@@ -76,10 +76,17 @@ class Machine:
         folder: for boot files, sockets and the console's log.
         tryboot: start the slot that is on trial.
         extra: more words for the kernel's command line.
+        disks: more disks, read-only: /dev/vdb ...
     """
 
     def __init__(
-        self, image: Path, folder: Path, *, tryboot: bool = False, extra: tuple[str, ...] = ()
+        self,
+        image: Path,
+        folder: Path,
+        *,
+        tryboot: bool = False,
+        extra: tuple[str, ...] = (),
+        disks: tuple[Path, ...] = (),
     ) -> None:
         self.began_s = time.monotonic()
         self.partition = boot_files(image, folder, tryboot=tryboot)
@@ -96,6 +103,8 @@ class Machine:
                 "-append", line,
                 "-drive", f"if=none,id=card,file={image},format=raw,cache=writeback",
                 "-device", "virtio-blk-pci,drive=card",
+                *(word for disk in disks for word in
+                  ("-drive", f"if=virtio,file={disk},format=raw,readonly=on")),
                 "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
                 "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset",
                 "-chardev", f"socket,id=tty,path={serial},server=on,wait=off",
