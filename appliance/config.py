@@ -88,8 +88,8 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = ""
     detector: Name = "centerface-640x384"
     embedder: Name = "mobilefacenet-112"
-    hidden: NameOrNone = ""
-    occlusion: NameOrNone = ""
+    hidden: NameOrNone = "mobilefacenet-112-hidden"
+    occlusion: NameOrNone = "occlusion-112"
     accelerator: Literal["auto", "cpu", "coral", "hailo"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=16)] = 2
     force: bool = False

@@ -127,8 +127,9 @@ class Sighting:
         frames_fused: embeddings in the fused template that was matched, 1 or more.
         quality: of the last face fused.
         decided_ns: CLOCK_BOOTTIME of the decision.
-        hidden: which part of the face was: "none", "lower", "eyes", "upper"; "unknown" if nobody
-            looked.
+        hidden: which part of the face was, in most frames: "none", "lower", "eyes", "upper";
+            "unknown" if nobody looked.
+        column: of the watchlist, in which it was matched.
     """
 
     track: Track
@@ -139,6 +140,7 @@ class Sighting:
     quality: Quality
     decided_ns: int
     hidden: str = "unknown"
+    column: str = "whole"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,8 @@ from appliance.errors import PhotoError
 from appliance.interfaces import Detector, Embedder
 from appliance.types import Face, Image, Quality, Vector
 from appliance.vision.align import align
-from appliance.vision.occlusion import PARTS
 from appliance.vision.quality import QualityGate
-from appliance.vision.reader import WHOLE, Tells, certain, open_part
+from appliance.vision.reader import COLUMNS, WHOLE, Tells, certain, open_part
 from appliance.wire import NAME_MAX_CHARS
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -153,19 +152,20 @@ class Enroller:
     def _templates(self, crop: Image, path: Path) -> dict[str, Vector]:
         """By column: all of them for a bare face, the one of what is hidden for another."""
         told = None if self._teller is None else self._teller.tell(crop)
-        if told is None or told.hidden == "none" or not certain(told):
-            vectors = {WHOLE: self._embedder.embed(crop)}
-            if self._hidden is not None:
-                vectors |= {part: open_part(crop, part, self._hidden) for part in PARTS}
-            return vectors
-        if told.hidden == "too-much":
+        hidden = "none" if told is None or not certain(told) else told.hidden
+        if hidden == "too-much":
             raise PhotoError(f"{path}: too much of the face is hidden")
-        if not self._accept_partial or self._hidden is None:
-            raise PhotoError(
-                f"{path}: the face is part-hidden ({told.hidden}); another photograph is needed,"
-                " or --accept-partial to find this person only when hidden in the same way"
-            )
-        return {told.hidden: open_part(crop, told.hidden, self._hidden)}
+        if hidden in ("lower", "eyes"):
+            if not self._accept_partial or self._hidden is None:
+                raise PhotoError(
+                    f"{path}: the face is part-hidden ({hidden}); another photograph is needed, or"
+                    " --accept-partial to find this person only when hidden in the same way"
+                )
+            return {hidden: open_part(crop, hidden, self._hidden)}
+        vectors = {WHOLE: self._embedder.embed(crop)}
+        if self._hidden is not None:
+            vectors |= {part: open_part(crop, part, self._hidden) for part in COLUMNS}
+        return vectors
 
     def _one_face(self, picture: Image, path: Path) -> Face:
         faces = self._detector.detect(picture)

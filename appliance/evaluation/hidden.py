@@ -41,9 +41,9 @@ from appliance.types import FalseMatch, Image, Vector
 from appliance.vision.align import align
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
-from appliance.vision.occlusion import HIDDEN, PARTS, Teller
+from appliance.vision.occlusion import HIDDEN, Teller
 from appliance.vision.quality import QualityGate
-from appliance.vision.reader import WHOLE, Reader, open_part
+from appliance.vision.reader import COLUMNS, WHOLE, Reader, open_part
 from appliance.watchlist.calibration import rate_at
 
 BARE = "bare"
@@ -133,7 +133,7 @@ def open_eyes(stack: ExitStack, *, folder: Path, threads: int = 2) -> Eyes:
         reader=Reader(embedder=whole, hidden=part, teller=Teller(load(names.occlusion))),
         gate=QualityGate(),
         embed_whole=whole.embed,
-        embed_part={p: lambda crop, p=p: open_part(crop, p, part) for p in PARTS},  # type: ignore[misc]  # a bound default
+        embed_part={p: lambda crop, p=p: open_part(crop, p, part) for p in COLUMNS},  # type: ignore[misc]  # a bound default
         tables={WHOLE: bare.false_match, **hidden.columns},
     )
 

@@ -77,5 +77,4 @@ class Dispatch:
 
 def _model(sighting: Sighting, watchlist: Watchlist) -> str:
     """Id of the embedder that made what was matched."""
-    scale = watchlist.scales.get(sighting.hidden)
-    return watchlist.model if scale is None else scale.model
+    return watchlist.scales[sighting.column].model

@@ -22,6 +22,7 @@ faces is judged exactly as if there were no other columns.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -36,7 +37,7 @@ from appliance.tracking.tracker import Tracker
 from appliance.types import Frame, Image, Match, Quality, Sighting, Track, Vector
 from appliance.vision.align import align
 from appliance.vision.quality import QualityGate
-from appliance.vision.reader import WHOLE, Reader, Reading, Tells
+from appliance.vision.reader import Reader, Reading, Tells
 from appliance.watchlist.match import NOBODY, Watchlist
 
 UNKNOWN = "unknown"
@@ -54,6 +55,7 @@ class _Dossier:
         track: as it was seen last.
         evidence: by column.
         faces: that gave vectors.
+        told: what was hidden of them, as far as it was told.
         unreadable: faces of which nothing could be compared.
         first_ns, embedded_ns: exposure of the first and of the last face embedded.
     """
@@ -61,6 +63,7 @@ class _Dossier:
     track: Track
     evidence: dict[str, Evidence] = field(default_factory=dict)
     faces: int = 0
+    told: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
     quality: Quality | None = None
     first_ns: int = 0
@@ -119,7 +122,6 @@ class Watch:
     ) -> None:
         self._detector, self._gate = detector, gate
         self._reader = Reader(embedder=embedder, hidden=hidden, teller=teller)
-        self._tells = teller is not None
         self._unsearchable = unsearchable
         self._tracker, self._policy = tracker, policy
         self._ledger, self._clock, self._report = ledger, clock, report
@@ -205,6 +207,8 @@ class Watch:
             dossier.unreadable += 1
             return
         dossier.faces += 1
+        if reading.hidden is not None:
+            dossier.told[reading.hidden] += 1
         dossier.quality, dossier.embedded_ns = quality, boot_ns
         dossier.first_ns = dossier.first_ns or boot_ns
 
@@ -242,7 +246,8 @@ class Watch:
                 frames_fused=verdict.faces,
                 quality=dossier.quality,
                 decided_ns=now_ns,
-                hidden=self._hidden_in(verdict.column),
+                hidden=_mostly(dossier.told),
+                column=verdict.column,
             )
             self._report(sighting, watchlist)
         self._erase(dossier, alerted=bool(alert))
@@ -261,11 +266,6 @@ class Watch:
             rate = watchlist.false_alert_rate(match.similarity, column) / share
             threshold = watchlist.threshold_in(column, share)
             yield _Verdict(column, match, threshold, min(rate, 1.0), evidence.count)
-
-    def _hidden_in(self, column: str) -> str:
-        if not self._tells:
-            return UNKNOWN
-        return "none" if column == WHOLE else column
 
     def _erase(self, dossier: _Dossier, *, alerted: bool) -> None:
         del self._undecided[dossier.track.id]
@@ -290,3 +290,8 @@ class Watch:
         for embedded_ns in self._wiped_ns:
             self._ledger.vectors_erased(now_ns - embedded_ns)
         self._wiped_ns.clear()
+
+
+def _mostly(told: Counter[str]) -> str:
+    """What was hidden in most frames."""
+    return told.most_common(1)[0][0] if told else UNKNOWN

@@ -1,8 +1,10 @@
 """An aligned face to vectors, each with the column of the watchlist that it may be compared in.
 
-Bare faces are read by the embedder for whole faces and go into the column "whole". Of a part-hidden
-one the hidden part is filled, and the embedder for hidden faces reads the rest, for the column of
-that part. One embedding per face; two while it is not certain what is hidden.
+Bare faces are read by the embedder for whole faces and go into the column "whole"; so do faces
+under caps, which hide little that it needs. Of a face behind a mask or a scarf the lower part is
+filled, and the embedder for hidden faces reads the rest, for a column of its own. Behind sunglasses
+a face is read in both ways, which find different people. One embedding per face; two behind
+sunglasses, and while it is not certain what is hidden.
 """
 
 from __future__ import annotations
@@ -15,10 +17,23 @@ import numpy as np
 
 from appliance.interfaces import Embedder
 from appliance.types import Image, Vector
-from appliance.vision.occlusion import PARTS, Hidden, Part, Told, fill
+from appliance.vision.occlusion import Hidden, Part, Told, fill
 
 WHOLE: Final = "whole"
 """The column of bare faces; the others have the names of the parts."""
+
+COLUMNS: Final[tuple[Part, ...]] = ("lower", "eyes")
+"""Of part-hidden faces. There is none for caps. Measured on people never trained on, TPIR at FPIR
+1 % of one picture, filled, read both ways, and as it is: mask 0.55, 0.51, 0.20; sunglasses 0.44,
+0.53, 0.46; cap 0.71, 0.84, 0.86."""
+
+_READ_AS: Final[dict[Hidden, tuple[str, ...]]] = {
+    "none": (WHOLE,),
+    "upper": (WHOLE,),
+    "lower": ("lower",),
+    "eyes": (WHOLE, "eyes"),
+    "too-much": (),
+}
 
 _CERTAIN_BARE: Final = 0.75
 _CERTAIN_HIDDEN: Final = 0.95
@@ -99,7 +114,7 @@ class Reader:
         """The vectors of one face.
 
         Args:
-            crop: (112, 112, 3) uint8, aligned; what it holds afterwards is anybody's guess.
+            crop: (112, 112, 3) uint8, aligned; left as it is.
             columns: what there is to compare with; nothing is made for others.
 
         Raises:
@@ -110,13 +125,13 @@ class Reader:
             return Reading(None, {WHOLE: self._embedder.embed(crop)})
         told = self._teller.tell(crop)
         likely = [told.hidden] if certain(told) else [told.hidden, told.second]
+        wanted = {column for each in likely for column in _READ_AS[each] if column in columns}
         vectors: dict[str, Vector] = {}
-        # The whole face first: filling is in place.
-        if "none" in likely and WHOLE in columns:
+        if WHOLE in wanted:
             vectors[WHOLE] = self._embedder.embed(crop)
-        for part in PARTS:
-            if part in likely and part in columns:
-                vectors[part] = self._filled(crop, part, hidden, last=part == likely[-1])
+        for part in COLUMNS:
+            if part in wanted:
+                vectors[part] = _filled(crop, part, hidden)
         return Reading(told.hidden, vectors)
 
     def forget(self) -> None:
@@ -125,11 +140,12 @@ class Reader:
             if model is not None:
                 model.forget()
 
-    def _filled(self, crop: Image, part: Part, embedder: Embedder, *, last: bool) -> Vector:
-        """Two parts that might be hidden are two guesses: the second must not see the first."""
-        guess = crop if last else crop.copy()
-        try:
-            fill(guess, part)
-            return embedder.embed(guess)
-        finally:
-            guess.fill(0)
+
+def _filled(crop: Image, part: Part, embedder: Embedder) -> Vector:
+    """The vector of a copy with a part filled; the copy is overwritten."""
+    copy = crop.copy()
+    try:
+        fill(copy, part)
+        return embedder.embed(copy)
+    finally:
+        copy.fill(0)

@@ -2,7 +2,8 @@
 
 python models_tflite/build            compare; exit status 1 if anything differs
 python models_tflite/build --write    make the committed files anew
-python models_tflite/build --calibrate    make build/calibration/*.json anew, then as --write
+python models_tflite/build --calibrate    make build/calibration/*.json anew, then as --write;
+                                          --calibrate KEY … only these, and what follows of them
 python models_tflite/build --vendor DIR   write what Hailo's compiler takes, see README.md
 
 Models are compared bit for bit. The stored calibration is made again from the photographs and
@@ -22,7 +23,11 @@ import pictures
 import recipes
 import sources
 import vendor
-from recipes import CENTERFACE, MOBILEFACENET, Calibrated
+from recipes import CENTERFACE, HIDDEN, MOBILEFACENET, OCCLUSION, Calibrated, Network
+
+from appliance.types import Image
+
+NETWORKS = (CENTERFACE, MOBILEFACENET, HIDDEN, OCCLUSION)
 
 CALIBRATION_TOLERANCE = 0.02
 """Of a range's width: float32 sums differ a little between machines, never by so much."""
@@ -37,13 +42,13 @@ class Prover:
     """
 
     def __init__(self, folder: Path, *, write: bool) -> None:
-        self._folder, self._write = folder, write
+        self._folder, self.writes = folder, write
         self.differences = 0
 
     def file(self, name: str, content: bytes) -> None:
         """One file, bit for bit."""
         path = self._folder / name
-        if self._write:
+        if self.writes:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             self.say(True, name, f"{len(content):,} bytes written")
@@ -62,7 +67,7 @@ def main() -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="make models", description="Rebuild and compare.")
     parser.add_argument("--write", action="store_true", help="write the files anew")
-    parser.add_argument("--calibrate", action="store_true", help="and their calibration")
+    parser.add_argument("--calibrate", nargs="*", metavar="KEY", help="and their calibration")
     parser.add_argument("--vendor", type=Path, metavar="DIR", help="write Hailo's inputs")
     options = parser.parse_args()
     try:
@@ -74,29 +79,47 @@ def main() -> int:
     if options.vendor:
         vendor.write(options.vendor)
         return 0
-    prover = Prover(recipes.FOLDER, write=options.write or options.calibrate)
-    _calibration(prover, anew=options.calibrate)
+    keys = {network.key for network in NETWORKS}
+    anew = set() if options.calibrate is None else set(options.calibrate) or keys
+    if not anew <= keys:
+        print(
+            f"make models: error: --calibrate: some of {', '.join(sorted(keys))}", file=sys.stderr
+        )
+        return 2
+    prover = Prover(recipes.FOLDER, write=options.write or bool(anew))
+    _calibration(prover, anew)
     built = _build()
     for name, content in built.items():
         prover.file(entries.file_of(name), content)
-    _goldens(prover, built, anew=options.write or options.calibrate)
+    _goldens(prover, built, keys if options.write else anew)
     prover.file("manifest.toml", entries.manifest(built, recipes.FOLDER))
     print("equal" if not prover.differences else f"{prover.differences} differ")
     return 1 if prover.differences else 0
 
 
-def _calibration(prover: Prover, *, anew: bool) -> None:
-    """Calibrate on the photographs: the detector first, because it aligns the faces."""
+def _images(network: Network) -> list[Image]:
+    """What a network is calibrated on."""
+    if network is CENTERFACE:
+        return recipes.collages()
+    finder = recipes.int8(CENTERFACE, recipes.stored(CENTERFACE), recipes.FACE_FINDER)
+    bare = recipes.faces(finder)
+    return bare if network is MOBILEFACENET else recipes.part_hidden(network, bare)
+
+
+def _calibration(prover: Prover, anew: set[str]) -> None:
+    """Calibrate on the photographs: the detector first, because it aligns the faces.
+
+    Args:
+        prover: compares, or writes.
+        anew: keys of the networks that are calibrated anew.
+    """
     print("calibrating on tests/photos …", flush=True)
-    for network in (CENTERFACE, MOBILEFACENET):
-        if network is CENTERFACE:
-            images = recipes.collages()
-        else:
-            images = recipes.faces(
-                recipes.int8(CENTERFACE, recipes.stored(CENTERFACE), recipes.FACE_FINDER)
-            )
+    for network in NETWORKS:
+        if prover.writes and network.key not in anew:
+            continue
+        images = _images(network)
         name = f"build/calibration/{network.key}.json"
-        if anew:
+        if network.key in anew:
             found = recipes.measured(network, images, None)
             prover.file(name, recipes.as_json(found).encode())
         else:
@@ -122,19 +145,26 @@ def _build() -> dict[str, bytes]:
     numbers = recipes.stored(CENTERFACE)
     for size in recipes.DETECTOR_SIZES:
         built[recipes.detector_name(size)] = recipes.int8(CENTERFACE, numbers, size)
+    built[recipes.HIDDEN_EMBEDDER] = recipes.int8(HIDDEN, recipes.stored(HIDDEN))
+    built[recipes.CLASSIFIER] = recipes.int8(OCCLUSION, recipes.stored(OCCLUSION))
     return built
 
 
-def _goldens(prover: Prover, built: dict[str, bytes], *, anew: bool) -> None:
-    """Stored answers against those of the model just built."""
+def _goldens(prover: Prover, built: dict[str, bytes], anew: set[str]) -> None:
+    """Stored answers against those of the model just built.
+
+    Args:
+        prover: compares, or writes.
+        built: see _build.
+        anew: keys of the networks whose goldens are made anew.
+    """
     photos = dict(zip(pictures.PHOTOS, pictures.photographs(recipes.PHOTOS), strict=True))
     for name, content in built.items():
         entry = entries.ENTRIES[name]
         model = recipes.model(entry.network, content)
-        if anew:
-            if entry.network is MOBILEFACENET:
-                finder = built[recipes.detector_name(recipes.FACE_FINDER)]
-                images = goldens.stored_faces(recipes.faces(finder))
+        if entry.network.key in anew:
+            if entry.network is not CENTERFACE:
+                images = goldens.stored_faces(_images(entry.network))
             else:
                 _, height, width, _ = model.spec.input.shape
                 images = goldens.portraits(photos, (height, width), entry.golden_count)

@@ -14,6 +14,7 @@ from typing import Any
 import algebra
 import calibrate
 import centerface
+import hidden
 import mobilefacenet
 import numpy as np
 import pictures
@@ -22,8 +23,11 @@ from runtime import Model
 from tflite_file import Quantisation
 from writer import Ranges, write
 
+from appliance.evaluation.occluders import KINDS, hide
 from appliance.types import Image
+from appliance.vision.align import TEMPLATE
 from appliance.vision.detector import FaceDetector
+from appliance.vision.occlusion import PARTS, fill
 
 BUILD = Path(__file__).parent
 FOLDER = BUILD.parent
@@ -31,7 +35,11 @@ SOURCES = BUILD / ".sources"
 CALIBRATION = BUILD / "calibration"
 PHOTOS = FOLDER.parent / "tests/photos"
 
+WEIGHTS = FOLDER / "training/weights"
+
 EMBEDDER = "mobilefacenet-112"
+HIDDEN_EMBEDDER = "mobilefacenet-112-hidden"
+CLASSIFIER = "occlusion-112"
 DETECTOR_SIZES = ((192, 320), (320, 320), (384, 640), (736, 1280))
 CALIBRATION_SIZE = (384, 640)
 FACE_FINDER = (320, 320)
@@ -64,6 +72,8 @@ CENTERFACE = Network("centerface", "detector", 0.5, 0.0, 1.0, Quantisation((1.0,
 MOBILEFACENET = Network(
     "mobilefacenet", "embedder", 1.0, 127.5, 128.0, Quantisation((1 / 128,), (-1,))
 )
+HIDDEN = replace(MOBILEFACENET, key="mobilefacenet-hidden")
+OCCLUSION = replace(MOBILEFACENET, key="occlusion", role="occlusion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,13 @@ def base(network: Network) -> Graph:
     """The network in float, all exact algebra done but the equalising."""
     if network is CENTERFACE:
         return centerface.load(SOURCES / "centerface.onnx").at(CALIBRATION_SIZE)
-    return algebra.merge(algebra.flip(mobilefacenet.load(SOURCES)))
+    if network is OCCLUSION:
+        return hidden.classifier(WEIGHTS / "occlusion.npz")
+    bare = algebra.merge(algebra.flip(mobilefacenet.load(SOURCES)))
+    if network is HIDDEN:
+        # Slopes that training moved beyond 1 are flipped back.
+        return algebra.flip(hidden.trained(bare, WEIGHTS / "hidden.npz"))
+    return bare
 
 
 def measured(network: Network, images: list[Image], known: Calibrated | None) -> Calibrated:
@@ -178,3 +194,21 @@ def faces(detector: bytes, count: int = _FACES, seed: int = _FACE_SEED) -> list[
     finds = FaceDetector(model(CENTERFACE, detector), min_score=0.5, max_faces=1)
     photos = pictures.photographs(PHOTOS)
     return list(pictures.faces(photos, finds.detect, count, seed))
+
+
+def part_hidden(network: Network, bare: list[Image]) -> list[Image]:
+    """What the two networks for hidden faces are calibrated on.
+
+    Args:
+        network: HIDDEN gets filled faces, OCCLUSION those in front of which things are drawn.
+        bare: see faces().
+    """
+    found = []
+    for number, face in enumerate(bare):
+        if network is HIDDEN:
+            face = face.copy()  # noqa: PLW2901 - the same face, filled
+            fill(face, PARTS[number % len(PARTS)])
+        elif number % 3:
+            face = hide(face, TEMPLATE, KINDS[number % len(KINDS)], number)  # noqa: PLW2901
+        found.append(face)
+    return found

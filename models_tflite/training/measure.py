@@ -30,9 +30,9 @@ from appliance.evaluation.protocol import Role
 from appliance.types import FalseMatch, Image, Vector
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
-from appliance.vision.occlusion import PARTS, Part, Teller, fill
+from appliance.vision.occlusion import Part, Teller, fill
 from appliance.vision.quality import QualityGate
-from appliance.vision.reader import WHOLE, Reader, open_part
+from appliance.vision.reader import COLUMNS, WHOLE, Reader, open_part
 
 MATCH = Path(__file__).parents[1] / "build/measured/hidden_match.json"
 SEED = 1
@@ -79,7 +79,7 @@ class Bench:
             reader=Reader(embedder=self._whole, hidden=hidden, teller=self._teller),
             gate=QualityGate(),
             embed_whole=self._whole.embed,
-            embed_part={p: lambda crop, p=p: open_part(crop, p, hidden) for p in PARTS},
+            embed_part={p: lambda crop, p=p: open_part(crop, p, hidden) for p in COLUMNS},
             tables={WHOLE: self._bare, **tables},
         )
 
@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> None:
     data, models, work = (Path(argument) for argument in arguments)
     with ExitStack() as stack:
         bench = Bench(data, models, work, stack)
-        tables = {str(part): bench.table(part) for part in PARTS}
+        tables = {str(part): bench.table(part) for part in COLUMNS}
         record = {name: asdict(table) for name, table in tables.items()}
         MATCH.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(table_of_things(bench, tables))

@@ -205,7 +205,7 @@ def main(arguments: list[str]) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path, help="where train.py worked")
-    parser.add_argument("--pictures", type=int, default=60_000)
+    parser.add_argument("--pictures", type=int, default=38_400)
     chosen = parser.parse_args(arguments)
     views = Views(chosen.work / "prepared", pairs=1, seed=SEED)
     train(views, chosen.work / "occlusion.npz", chosen.pictures // BATCH)

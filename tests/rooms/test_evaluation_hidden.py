@@ -27,9 +27,9 @@ from appliance.evaluation.hidden import (
 from appliance.evaluation.occluders import KINDS
 from appliance.evaluation.protocol import Picture, Protocol, Role
 from appliance.types import FalseMatch, Image
-from appliance.vision.occlusion import PARTS, Told
+from appliance.vision.occlusion import Told
 from appliance.vision.quality import QualityGate
-from appliance.vision.reader import WHOLE, Reader, open_part
+from appliance.vision.reader import COLUMNS, WHOLE, Reader, open_part
 from appliance.vision.simulated import SimulatedDetector, SimulatedEmbedder
 
 TABLE = FalseMatch(
@@ -64,8 +64,8 @@ def eyes() -> Eyes:
             min_eye_distance_px=10.0, min_sharpness=0.0, min_light=0.0, max_light=256.0
         ),
         embed_whole=embedder.embed,
-        embed_part={p: lambda crop, p=p: open_part(crop, p, embedder) for p in PARTS},  # type: ignore[misc]  # a bound default
-        tables=dict.fromkeys((WHOLE, *PARTS), TABLE),
+        embed_part={p: lambda crop, p=p: open_part(crop, p, embedder) for p in COLUMNS},  # type: ignore[misc]  # a bound default
+        tables=dict.fromkeys((WHOLE, *COLUMNS), TABLE),
     )
 
 

@@ -24,7 +24,7 @@ from appliance.types import Tensor
 FOLDER = Path(__file__).parents[2] / "models_tflite"
 MANIFEST = Manifest.load(FOLDER)
 MODELS = MANIFEST.models
-MAX_BYTES = 13 * 1024 * 1024
+MAX_BYTES = 15 * 1024 * 1024
 
 EDGE_TPU = {
     "ADD": 2,
