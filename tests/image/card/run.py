@@ -20,10 +20,12 @@ from pathlib import Path
 from appliance.system import card as file
 from tests.image.card.host import NODE, Host, add_scene, debugfs, spoil
 from tests.image.card.parts import parts
-from tests.image.card.vm import Machine, TooLateError, working_copy
+from tests.image.card.vm import Machine, TooLateError, boot_partition, working_copy
 
 SERVICES = ("picket-watch", "picket-link", "picket-indicator")
 _ACTIVE = f"systemctl is-active {' '.join(SERVICES)} | tr '\\n' ' '"
+_A, _B = 2, 3
+"""Boot partitions of the two slots."""
 _LINE = "/sys/devices/platform/gpio-sim.0/gpiochip*/sim_gpio{}/value"
 
 
@@ -237,9 +239,38 @@ def _tampered(arguments: argparse.Namespace, report: Report) -> None:
         report.point("a changed root does not run on", so=not ran, seen=seen)
 
 
+def _update(arguments: argparse.Namespace, report: Report) -> None:
+    """The bundle beside the image goes into the other slot, is tried once, and is kept."""
+    bundle = arguments.image.with_name(arguments.image.name.replace(".img.zst", ".raucb"))
+    size = bundle.stat().st_size
+    with working_copy(arguments.image, more_mib=512) as image:
+        disk = image.parent / "bundle.disk"
+        disk.write_bytes(bundle.read_bytes() + bytes(-size % 512))
+        with Machine(image, image.parent, disks=(disk,)) as machine:
+            machine.shell()
+            ready = "systemctl is-active data.mount boot-picket.mount dbus | tr '\\n' ' '"
+            machine.until(ready, "^active active active", 300)
+            machine.does(f"head -c {size} /dev/vdb >/data/up.raucb", 200)
+            said = machine.does("rauc install /data/up.raucb 2>&1 | tail -n 1", 400)
+            slots = machine.does("/usr/lib/picket/rauc-boot get-primary")
+            machine.does("rm /data/up.raucb; sync", 60)
+        so = "succeeded" in said and slots.startswith("b") and boot_partition(image) == _A
+        report.point("an update is installed, and only noted", so=so, seen=said)
+        with Machine(image, image.parent, tryboot=True) as machine:
+            machine.shell()
+            slot = machine.does("grep -o 'rauc.slot=.' /proc/cmdline")
+            ready = "systemctl is-active picket-boot-repair dbus | tr '\\n' ' '"
+            machine.until(ready, "^active active", 300)
+            machine.does("rauc status mark-good booted; sync", 120)
+        after = boot_partition(image)
+        so = slot == "rauc.slot=b" and after == _B
+        report.point("it starts on trial, and is kept", so=so, seen=f"{slot}, then {after}")
+
+
 _PARTS: dict[str, Callable[[argparse.Namespace, Report], None]] = {
     "bad-card": _bad_card,
     "story": _story,
+    "update": _update,
     "tampered": _tampered,
 }
 

@@ -37,14 +37,13 @@ class TooLateError(Exception):
     """The guest did not do in time what was waited for; carries the end of what it said."""
 
 
-def boot_files(image: Path, to: Path, *, tryboot: bool) -> int:
-    """Copy what a Pi's firmware would load; returns the number of its partition.
+def boot_partition(image: Path, *, tryboot: bool = False) -> int:
+    """The partition that a Pi's firmware would start from.
 
     Raises:
-        TooLateError: autoboot.txt names no partition: nothing starts.
+        TooLateError: autoboot.txt names none: nothing starts.
     """
-    found = parts(image)
-    text = _mtools("mtype", found[1], image, "::autoboot.txt").decode(errors="replace")
+    text = _mtools("mtype", parts(image)[1], image, "::autoboot.txt").decode(errors="replace")
     section, chosen = "", {}
     for line in text.splitlines():
         section = line.strip("[]") if line.startswith("[") else section
@@ -53,8 +52,14 @@ def boot_files(image: Path, to: Path, *, tryboot: bool) -> int:
     number = chosen.get("tryboot" if tryboot else "all")
     if number is None:
         raise TooLateError(f"autoboot.txt names no partition: {text!r}")
+    return number
+
+
+def boot_files(image: Path, to: Path, *, tryboot: bool) -> int:
+    """Copy what a Pi's firmware would load; returns the number of its partition."""
+    number = boot_partition(image, tryboot=tryboot)
     for name in ("kernel8.img", "initramfs8", "cmdline.txt"):
-        (to / name).write_bytes(_mtools("mtype", found[number], image, f"::{name}"))
+        (to / name).write_bytes(_mtools("mtype", parts(image)[number], image, f"::{name}"))
     return number
 
 
