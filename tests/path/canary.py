@@ -19,6 +19,7 @@ import numpy as np
 
 from appliance.accelerator.manifest import Manifest
 from appliance.accelerator.tflite import TfliteAccelerator
+from appliance.evaluation.occluders import hide
 from appliance.services.models import SHIPPED
 from appliance.tracking.evidence import Evidence
 from appliance.types import Image
@@ -26,8 +27,9 @@ from appliance.vision.align import align
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
 from appliance.vision.letterbox import Letterbox
+from appliance.vision.occlusion import fill
 from appliance.vision.quantise import dequantise, quantise
-from tests.path.enrolled import DETECTOR, EMBEDDER, PHOTOS
+from tests.path.enrolled import DETECTOR, EMBEDDER, HIDDEN_EMBEDDER, PHOTOS
 
 SIZE = (960, 540)
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -36,12 +38,16 @@ ROWS = 4
 _NOISE = 20
 
 
-def frame_of_a_stranger() -> Image:
+def frame_of_a_stranger(*, masked: bool = False) -> Image:
     """(540, 960, 3) uint8: a photographed face with noise on it that no other picture has."""
     photo = cv2.imread(str(PHOTOS / "astronaut.jpg"), cv2.IMREAD_COLOR_RGB)
     assert photo is not None
     frame = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
     frame[14:526, 200:712] = cv2.resize(photo, (512, 512))
+    if masked:
+        with TfliteAccelerator(Manifest.load(SHIPPED).model(DETECTOR), threads=2) as detector:
+            (face,) = FaceDetector(detector, min_score=0.5, max_faces=8).detect(frame)
+        frame = hide(frame, face.landmarks, "mask", 1)
     noise = np.random.default_rng(20261125).integers(-_NOISE, _NOISE + 1, frame.shape)
     return np.asarray(np.clip(frame.astype(np.int16) + noise, 1, 254), np.uint8)
 
@@ -62,12 +68,13 @@ class Needles:
         }
 
 
-def needles_of(frame: Image) -> Needles:
+def needles_of(frame: Image, *, masked: bool = False) -> Needles:
     """What the node makes of its one face."""
     manifest = Manifest.load(SHIPPED)
     with ExitStack() as stack:
         detector = stack.enter_context(TfliteAccelerator(manifest.model(DETECTOR), threads=2))
-        embedder = stack.enter_context(TfliteAccelerator(manifest.model(EMBEDDER), threads=2))
+        name = HIDDEN_EMBEDDER if masked else EMBEDDER
+        embedder = stack.enter_context(TfliteAccelerator(manifest.model(name), threads=2))
         (face,) = FaceDetector(detector, min_score=0.5, max_faces=8).detect(frame)
         _, height, width, _ = detector.spec.input.shape
         letterbox = Letterbox(source=SIZE, target=(width, height))
@@ -75,6 +82,8 @@ def needles_of(frame: Image) -> Needles:
         tensor = np.zeros(detector.spec.input.shape, detector.spec.input.dtype)
         quantise(fitted, detector.spec, out=tensor)
         crop = align(frame, face.landmarks)
+        if masked:
+            fill(crop, "lower")
         small = np.zeros(embedder.spec.input.shape, embedder.spec.input.dtype)
         quantise(crop, embedder.spec, out=small)
         (raw,) = embedder.run(small)
@@ -89,12 +98,13 @@ def needles_of(frame: Image) -> Needles:
             slice(round(y1 * scale) + 20, round(y2 * scale)),
             slice(round(x1 * scale), round(x2 * scale)),
         )
+        rows = slice(20, 60) if masked else slice(30, 90)  # of a filled crop what is open
         forms = {
             "frame": _rows(frame[inside]),
             "frame at the detector's size": _rows(fitted[fitted_face]),
             "frame, quantised": _rows(tensor[0][fitted_face]),
-            "crop": _rows(crop[30:90, 30:90]),
-            "crop, quantised": _rows(small[0, 30:90, 30:90]),
+            "crop": _rows(crop[rows, 30:90]),
+            "crop, quantised": _rows(small[0, rows, 30:90]),
             "vector, as the model gave it": _chunks(raw),
             "vector, not yet of norm 1": _chunks(dequantise(raw[0], embedder.spec.outputs[0])),
             "vector": _chunks(vector),

@@ -19,11 +19,12 @@ from appliance.vision.quality import QualityGate
 
 PHOTOS = Path(__file__).resolve().parents[1] / "photos"
 EMBEDDER, DETECTOR = "mobilefacenet-112", "centerface-640x384"
+HIDDEN_EMBEDDER = "mobilefacenet-112-hidden"
 
 
-def model_id() -> str:
-    """Of the embedder."""
-    return Manifest.load(SHIPPED).model(EMBEDDER).spec.id
+def model_id(name: str = EMBEDDER) -> str:
+    """Of an embedder."""
+    return Manifest.load(SHIPPED).model(name).spec.id
 
 
 @cache

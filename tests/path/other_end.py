@@ -75,6 +75,7 @@ class OtherEnd:
         vectors: Vectors,
         model: str,
         fpir: float = 0.001,
+        columns: Mapping[str, Templates] | None = None,
         sockets: tuple[str, ...] = ("link", "indicator"),
     ) -> None:
         self.folder = folder
@@ -88,7 +89,8 @@ class OtherEnd:
         self.healths: list[Health] = []
         self.grants = True
         self._hello: Hello | None = None
-        self._make_list(subjects, vectors, model, fpir)
+        bare = Templates(model, [1] * len(subjects), np.asarray(vectors, np.float32))
+        self._make_list(subjects, {WHOLE: bare, **(columns or {})}, fpir)
         self._stop = threading.Event()
         run = folder / "run"
         run.mkdir()
@@ -142,7 +144,9 @@ class OtherEnd:
             assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
             time.sleep(0.01)
 
-    def _make_list(self, subjects: list[str], vectors: Vectors, model: str, fpir: float) -> None:
+    def _make_list(
+        self, subjects: list[str], columns: Mapping[str, Templates], fpir: float
+    ) -> None:
         now_ms = time.time_ns() // 1_000_000
         facts = Facts(
             list_id="list-test",
@@ -162,7 +166,7 @@ class OtherEnd:
         unsigned, self.digests = build(
             facts,
             subjects,
-            {WHOLE: Templates(model, [1] * len(subjects), np.asarray(vectors, np.float32))},
+            columns,
             content_key=self.content_key,
             write=self.pieces.append,
         )

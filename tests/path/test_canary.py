@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from appliance.watchlist.build import Templates
 from tests.path.canary import SIZE, Needles, frame_of_a_stranger, memory_of, needles_of, stopped
-from tests.path.enrolled import model_id, template
+from tests.path.enrolled import HIDDEN_EMBEDDER, model_id, template
 from tests.path.other_end import OtherEnd, WatchProcess
 
 FPS = 10.0
@@ -27,20 +28,32 @@ PASSED = 3
 """Frames processed after the face was gone: the last use of its frame lies before the last two."""
 
 
-@pytest.fixture(scope="module")
-def frame() -> np.ndarray:
-    return frame_of_a_stranger()
+@pytest.fixture(scope="module", params=["bare", "masked"])
+def masked(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "masked")
 
 
 @pytest.fixture(scope="module")
-def needles(frame: np.ndarray) -> Needles:
-    return needles_of(frame)
+def frame(masked: bool) -> np.ndarray:  # noqa: FBT001 - a fixture
+    return frame_of_a_stranger(masked=masked)
+
+
+@pytest.fixture(scope="module")
+def needles(frame: np.ndarray, masked: bool) -> Needles:  # noqa: FBT001 - a fixture
+    return needles_of(frame, masked=masked)
 
 
 @pytest.fixture
 def end(tmp_path: Path) -> Iterator[OtherEnd]:
     vectors = np.stack([template("obama.jpg")])
-    with OtherEnd(tmp_path, subjects=["wanted"], vectors=vectors, model=model_id()) as other:
+    hidden = Templates(model_id(HIDDEN_EMBEDDER), [1], vectors)
+    with OtherEnd(
+        tmp_path,
+        subjects=["wanted"],
+        vectors=vectors,
+        model=model_id(),
+        columns={"lower": hidden, "eyes": hidden},
+    ) as other:
         yield other
 
 
