@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -32,6 +32,7 @@ from rich.console import Console
 
 from appliance.accelerator.tflite import TfliteAccelerator
 from appliance.alerts.policy import Policy
+from appliance.errors import ModelError
 from appliance.evaluation.bench_report import (
     DETECTORS,
     FACES,
@@ -56,6 +57,7 @@ from appliance.tracking.tracker import Tracker
 from appliance.types import FalseMatch, Frame, ModelSpec, Sighting, Tensor
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
+from appliance.vision.occlusion import Teller
 from appliance.vision.quality import QualityGate
 from appliance.watchlist.match import Watchlist, watchlist_of
 
@@ -114,7 +116,7 @@ def bench(*, out: Path | None, rounds: int) -> Result:
     console = Console()
     with load() as models:
         console.print("models …", highlight=False)
-        invokes = (_invoke(models.detector_device, rounds), _invoke(models.embedder_device, rounds))
+        invokes = tuple(_invoke(device, rounds) for device in _devices(models))
         steps = tuple(_step(models, faces, rounds) for faces in FACES)
     rss = peak_rss_bytes() / 2**20
     console.print("small faces …", highlight=False)
@@ -142,11 +144,22 @@ def bench(*, out: Path | None, rounds: int) -> Result:
     return result
 
 
-def watch_of(models: Loaded, finds: Accelerator, tells: Accelerator, *, embeddings: int) -> Watch:
+def _devices(models: Loaded) -> tuple[TfliteAccelerator, ...]:
+    """Of the detector, the two embedders, and what tells hidden faces apart."""
+    if models.hidden_device is None or models.teller_device is None:
+        raise ModelError("no models for part-hidden faces in this folder")
+    bare = models.detector_device, models.embedder_device
+    return (*bare, models.hidden_device, models.teller_device)
+
+
+def watch_of(models: Loaded, devices: Sequence[Accelerator], *, embeddings: int) -> Watch:
     """The node's path of a frame, its models on the given devices, every face embedded when due."""
+    finds, embeds, reads, tells = devices
     return Watch(
         detector=FaceDetector(finds, min_score=models.min_score, max_faces=32),
-        embedder=FaceEmbedder(tells),
+        embedder=FaceEmbedder(embeds),
+        hidden=FaceEmbedder(reads),
+        teller=Teller(tells),
         gate=QualityGate(),
         tracker=Tracker(),
         policy=Policy(cooldown_s=60.0),
@@ -206,15 +219,15 @@ def _invoke(device: TfliteAccelerator, rounds: int) -> Invoke:
 def _step(models: Loaded, faces: int, rounds: int) -> Step:
     scene = walk(faces)
     watchlist = random_list(1000)
-    finds, tells = Stopwatch(models.detector_device), Stopwatch(models.embedder_device)
-    watch = watch_of(models, finds, tells, embeddings=2 * rounds + 2)
+    devices = [Stopwatch(device) for device in _devices(models)]
+    watch = watch_of(models, devices, embeddings=2 * rounds + 2)
     times, ratios, inside = [], [], []
     for index in range(rounds + 1):
-        before = finds.spent_s + tells.spent_s
+        before = sum(device.spent_s for device in devices)
         began = time.perf_counter()
         watch.step(_frame(scene.frames, index), watchlist)
         took = time.perf_counter() - began
-        spent = finds.spent_s + tells.spent_s - before
+        spent = sum(device.spent_s for device in devices) - before
         times.append(1e3 * took)
         inside.append(1e3 * spent)
         ratios.append(took / spent)
@@ -234,7 +247,7 @@ def _step(models: Loaded, faces: int, rounds: int) -> Step:
 
 def _decided(models: Loaded, frames: np.ndarray, watchlist: Watchlist, rounds: int) -> float:
     """The same path after every track was decided by its first embedding."""
-    watch = watch_of(models, models.detector_device, models.embedder_device, embeddings=1)
+    watch = watch_of(models, _devices(models), embeddings=1)
     count = iter(range(10**9))
     watch.step(_frame(frames, next(count)), watchlist)
     times = _timed(lambda: watch.step(_frame(frames, next(count)), watchlist), max(5, rounds // 3))

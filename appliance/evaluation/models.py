@@ -19,7 +19,12 @@ FOLDER = Path(__file__).resolve().parents[2] / "models_tflite"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """A detector and an embedder, and what their manifest says of them."""
+    """A detector and an embedder, and what their manifest says of them.
+
+    Attributes:
+        hidden_device, teller_device: what reads part-hidden faces and tells them apart; None if
+            the folder has no such models.
+    """
 
     detector: FaceDetector
     embedder: FaceEmbedder
@@ -28,6 +33,8 @@ class Loaded:
     min_score: float
     detector_device: TfliteAccelerator
     embedder_device: TfliteAccelerator
+    hidden_device: TfliteAccelerator | None
+    teller_device: TfliteAccelerator | None
 
 
 @contextmanager
@@ -57,6 +64,12 @@ def load(
     embedder_file = manifest.model(embedder or defaults.embedder)
     least = detection.min_score if min_score is None else min_score
     with ExitStack() as stack:
+
+        def lend(name: str) -> TfliteAccelerator | None:
+            if name not in {model.spec.name for model in manifest.models}:
+                return None
+            return stack.enter_context(TfliteAccelerator(manifest.model(name), threads=threads))
+
         finds = stack.enter_context(TfliteAccelerator(detector_file, threads=threads))
         tells = stack.enter_context(TfliteAccelerator(embedder_file, threads=threads))
         yield Loaded(
@@ -71,4 +84,6 @@ def load(
             min_score=least,
             detector_device=finds,
             embedder_device=tells,
+            hidden_device=lend(defaults.hidden),
+            teller_device=lend(defaults.occlusion),
         )
