@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -547,14 +547,18 @@ def test_alerts_are_followed_as_they_come(
 ) -> None:
     node = _node(operator, serving, joined)
     node.report(node.row(1))
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "appliance.controller", "alerts", "--follow", "--json"),
-            *("--fleet", str(operator.fleet)),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as following:
+    with (
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "appliance.controller", "alerts", "--follow", "--json"),
+                *("--fleet", str(operator.fleet)),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as following,
+        ExitStack() as stack,
+    ):
+        stack.callback(following.kill)  # or a failure in here would wait for it for ever
         assert following.stdout is not None
         assert json.loads(following.stdout.readline())["sequence"] == 1
         node.report(node.row(3))
@@ -567,7 +571,7 @@ def test_alerts_are_followed_as_they_come(
         assert "gap" in told
         following.send_signal(2)
         assert following.stdout.read() == ""
-    assert following.returncode == 130
+        assert following.wait(LONG_S) == 130
 
 
 def test_times_are_read_as_people_write_them() -> None:
