@@ -41,6 +41,7 @@ from appliance.wire import (
     Piece,
     Poll,
     Report,
+    Row,
     Show,
     Welcome,
     decode_request,
@@ -61,7 +62,7 @@ class OtherEnd:
 
     Attributes:
         sent: every byte string that the watch service sent, in order.
-        alerts: opened.
+        alerts: opened, each once.
         shows: what the lamps were told.
         healths: as they came.
         grants: whether polls are answered with the list; else they are told that there is none.
@@ -85,6 +86,7 @@ class OtherEnd:
         self.alert_key = AlertPrivateKey.generate()
         self.sent: list[bytes] = []
         self.alerts: list[Alert] = []
+        self._numbers: set[tuple[bytes, int]] = set()
         self.shows: list[Show] = []
         self.healths: list[Health] = []
         self.grants = True
@@ -190,15 +192,8 @@ class OtherEnd:
             case Fetch():
                 return Piece(request.index, self.pieces[request.index])
             case Report():
-                self.alerts += [
-                    open_alert(
-                        row,
-                        node=NODE,
-                        watch_key=self.identity.public_key(),
-                        alert_key=self.alert_key,
-                    )
-                    for row in request.rows
-                ]
+                for row in request.rows:
+                    self._keep(row)
             case Health():
                 self.healths.append(request)
             case Show():
@@ -206,6 +201,17 @@ class OtherEnd:
             case _:
                 raise AssertionError(f"asked: {request}")
         return Ack()
+
+    def _keep(self, row: Row) -> None:
+        """Once, as the link service does: a row whose answer was lost comes again."""
+        if (row.boot, row.sequence) in self._numbers:
+            return
+        self._numbers.add((row.boot, row.sequence))
+        self.alerts.append(
+            open_alert(
+                row, node=NODE, watch_key=self.identity.public_key(), alert_key=self.alert_key
+            )
+        )
 
     def _poll(self, poll: Poll) -> Answer:
         if not self.grants or poll.list_version == 1:
