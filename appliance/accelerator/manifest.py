@@ -21,6 +21,8 @@ from appliance.errors import ModelError
 from appliance.types import FalseMatch, ModelSpec, TensorSpec
 
 MANIFEST = "manifest.toml"
+SHIPPED = Path(__file__).resolve().parents[2] / "models_tflite"
+"""Beside the package, in a checkout as in an installation."""
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Ours have 3 MB at most; what is longer is not read to its end."""
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from appliance import config
-from appliance.accelerator.manifest import Manifest, ModelFile
+from appliance.accelerator.manifest import SHIPPED, Manifest, ModelFile
 from appliance.accelerator.tflite import TfliteAccelerator
 from appliance.controller.arguments import FLOOR
 from appliance.controller.enrolment import Enrolled, Enroller, Photo, gather
@@ -44,9 +44,6 @@ from appliance.watchlist.build import Facts, Progress, Templates
 from appliance.watchlist.bundle import WHOLE
 from appliance.watchlist.calibration import threshold_for
 from appliance.watchlist.files import KEY_SUFFIX, create, new_key, sign_file, write_key
-
-SHIPPED = Path(__file__).resolve().parents[2] / "models_tflite"
-"""Beside the package, in a checkout as in an installation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

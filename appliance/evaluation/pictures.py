@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -24,14 +23,6 @@ MAX_SIDE_PX = 2048
 
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers that begin a frame header; the three others define tables."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
-    """A picture that could be read."""
-
-    image: Image
-    sha256: bytes
 
 
 def fingerprint(path: Path) -> tuple[bytes, bytes]:

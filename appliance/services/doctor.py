@@ -23,7 +23,7 @@ import numpy as np
 
 from appliance.accelerator import golden, versions
 from appliance.accelerator.choose import Accelerators, attached
-from appliance.accelerator.manifest import Manifest
+from appliance.accelerator.manifest import SHIPPED, Manifest
 from appliance.config import Config
 from appliance.errors import IdentityError, PicketError
 from appliance.indicator.drivers import open_lamps
@@ -31,7 +31,6 @@ from appliance.indicator.gpio import Pin
 from appliance.link import credentials
 from appliance.services.cameras import open_camera
 from appliance.services.filming import camera_lamp
-from appliance.services.models import SHIPPED
 from appliance.services.process import listens
 from appliance.system import doctor as judged
 from appliance.system.clock import SystemClock

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.accelerator.choose import Accelerators
-from appliance.accelerator.manifest import Manifest, ModelFile
+from appliance.accelerator.manifest import SHIPPED, Manifest, ModelFile
 from appliance.config import Config
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
 from appliance.vision.occlusion import Teller
-
-SHIPPED = Path(__file__).resolve().parents[2] / "models_tflite"
-"""Beside the package, in a checkout as in an installation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from appliance.accelerator.manifest import Manifest
+from appliance.accelerator.manifest import SHIPPED, Manifest
 from appliance.accelerator.tflite import TfliteAccelerator
 from appliance.evaluation.occluders import hide
-from appliance.services.models import SHIPPED
 from appliance.tracking.evidence import Evidence
 from appliance.types import Image
 from appliance.vision.align import align

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from appliance.accelerator.manifest import Manifest
+from appliance.accelerator.manifest import SHIPPED, Manifest
 from appliance.accelerator.tflite import TfliteAccelerator
 from appliance.controller.enrolment import Enroller, Photo
-from appliance.services.models import SHIPPED
 from appliance.types import Vector
 from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder

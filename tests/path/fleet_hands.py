@@ -20,10 +20,10 @@ import numpy as np
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from appliance.accelerator.manifest import Manifest
+from appliance.accelerator.manifest import SHIPPED, Manifest
 from appliance.alerts.seal import AlertKey, seal_alert
 from appliance.config import Config, load
-from appliance.controller.authority import SHIPPED, bundle_path
+from appliance.controller.authority import bundle_path
 from appliance.controller.report import Report
 from appliance.link import credentials
 from appliance.link.nng import NngLink

@@ -14,10 +14,9 @@ import pytest
 import tomli_w
 
 from appliance import config as configuration
-from appliance.accelerator.manifest import Manifest
+from appliance.accelerator.manifest import SHIPPED, Manifest
 from appliance.config import Config
 from appliance.controller import cli
-from appliance.controller.authority import SHIPPED
 from appliance.link.downlink import Downlink
 from appliance.link.nng import NngLink
 from appliance.services.identity import load_identity
