@@ -90,7 +90,13 @@ def test_kill_9_at_random_moments_loses_nothing_that_was_kept(tmp_path: Path) ->
 def test_rows_put_by_many_threads_share_commits(tmp_path: Path) -> None:
     outbox, statements = opened(tmp_path / "outbox.db"), list[str]()
     assert outbox._journal is not None
-    outbox._journal._db.set_trace_callback(statements.append)
+
+    def commit_as_slowly_as_a_card(statement: str) -> None:
+        statements.append(statement)
+        if statement == "COMMIT":  # a disk that is done at once leaves nothing to share
+            threading.Event().wait(0.003)
+
+    outbox._journal._db.set_trace_callback(commit_as_slowly_as_a_card)
     ready = threading.Barrier(8)
 
     def put_thirty(thread: int) -> None:
