@@ -1,4 +1,4 @@
-"""Sealed alerts to the next hop, at least once and oldest first; health, when there is some.
+"""Sealed alerts to the next hop, at least once and oldest first.
 
 Used twice: from the watch service's memory to the link service, and from the link service's
 outbox to the controller. A row leaves the outbox only when the next hop has said that it has it.
@@ -16,7 +16,7 @@ from appliance.errors import DeniedError, LinkError
 from appliance.interfaces import Clock, Link, Outbox
 from appliance.link.backoff import Backoff
 from appliance.link.question import ask
-from appliance.wire import ROWS_PER_REPORT, Ack, Health, Report
+from appliance.wire import ROWS_PER_REPORT, Ack, Report
 
 log = logging.getLogger(__name__)
 
@@ -105,15 +105,6 @@ class Uplink:
                 log.warning("%d alerts are left: %s", self._outbox.depth, e)
                 break
         return self._outbox.depth
-
-    def send_health(self, health: Health) -> None:
-        """Send one health message, once. Any thread may call this.
-
-        Raises:
-            LinkError: it was not acknowledged.
-        """
-        ask(self._link, health, Ack, self._timeout_s)
-        self.answered_ns = self._clock.boot_ns()
 
     def _send_oldest(self, timeout_s: float) -> None:
         rows = self._outbox.peek(ROWS_PER_REPORT)

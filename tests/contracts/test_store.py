@@ -29,7 +29,8 @@ from appliance.controller.store import (
     Stored,
 )
 from appliance.errors import StoreError
-from appliance.wire import Alert, Health
+from appliance.wire import Alert
+from tests.builders import a_health
 from tests.contracts.postgres import postgres, programs
 
 NOW = 1_790_000_000_000
@@ -188,12 +189,7 @@ def test_revoked_is_for_ever(store: Store) -> None:
 
 def test_what_is_heard_last_is_kept(store: Store) -> None:
     invite(store)
-    health = Health(
-        node="cam-1", boot=BOOT, state="watching", camera_since_boot_ns=5, frames=1, dropped=0,
-        fps=15.0, faces_seen=0, faces_erased=0, faces_alerted=0, faces_held=0, erased_p50_ms=1.0,
-        erased_p99_ms=1.0, erased_max_ms=1.0, vectors_p99_ms=1.0, list_id="market",
-        list_version=1, subjects=2, outbox=0, rss_mib=200.0,
-    )  # fmt: skip
+    health = a_health(node="cam-1", boot=BOOT, list_id="market", list_version=1, subjects=2)
     store.nodes.heard([Seen("cam-1", BOOT, NOW), Seen("cam-0", BOOT, NOW)])
     latest = Seen("cam-1", OTHER_BOOT, NOW + 1, health, "market", 1, 60, "", "market", 2)
     store.nodes.heard([latest])

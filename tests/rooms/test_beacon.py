@@ -12,7 +12,8 @@ from appliance.services.beacon import Beacon
 from appliance.services.indicator import Indicator
 from appliance.system.clock import SimulatedClock
 from appliance.types import Lamp, NodeState
-from appliance.wire import Ack, Deny, Health, Show, encode
+from appliance.wire import Ack, Deny, Show, encode
+from tests.builders import a_health
 
 
 class Box:
@@ -108,13 +109,7 @@ def test_what_is_no_show_is_denied_and_changes_nothing(box: Box, question: bytes
 
 
 def test_only_show_is_answered(box: Box) -> None:
-    health = Health(
-        node="cam", boot=bytes(16), state="idle", camera_since_boot_ns=None, frames=0, dropped=0,
-        fps=0.0, faces_seen=0, faces_erased=0, faces_alerted=0, faces_held=0, erased_p50_ms=0.0,
-        erased_p99_ms=0.0, erased_max_ms=0.0, vectors_p99_ms=0.0, list_id="", list_version=0,
-        subjects=0, outbox=0, rss_mib=1.0,
-    )  # fmt: skip
-    assert isinstance(box.indicator.answer(encode(health), b"watch"), Deny)
+    assert isinstance(box.indicator.answer(encode(a_health()), b"watch"), Deny)
 
 
 def test_a_link_that_is_closed_raises_nothing(box: Box) -> None:

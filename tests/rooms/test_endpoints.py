@@ -57,6 +57,7 @@ from appliance.wire import (
     encode,
     hello_signed_part,
 )
+from tests.builders import a_health
 
 START_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
@@ -118,12 +119,14 @@ class Node:
         return seal_alert(alert, identity=self.watch, alert_key=key.public)
 
     def health(self) -> Health:
-        return Health(
-            node=self.name, boot=self.boot, state="watching", camera_since_boot_ns=5, frames=1,
-            dropped=0, fps=15.0, faces_seen=0, faces_erased=0, faces_alerted=0, faces_held=0,
-            erased_p50_ms=1.0, erased_p99_ms=1.0, erased_max_ms=1.0, vectors_p99_ms=1.0,
-            list_id="market", list_version=1, subjects=2, outbox=0, rss_mib=200.0,
-        )  # fmt: skip
+        return a_health(
+            node=self.name,
+            boot=self.boot,
+            fps=15.0,
+            list_id="market",
+            list_version=1,
+            subjects=2,
+        )
 
 
 class Rig:

@@ -37,31 +37,11 @@ from appliance.wire import (
     decode_request,
     encode,
 )
+from tests.builders import a_health
 
 BOOT = b"b" * 16
 HELLO = Hello("cam", BOOT, bytes(GRANT_KEY_BYTES), "m@1", bytes(64))
-HEALTH = Health(
-    node="cam",
-    boot=BOOT,
-    state="watching",
-    camera_since_boot_ns=None,
-    frames=1,
-    dropped=0,
-    fps=1.0,
-    faces_seen=0,
-    faces_erased=0,
-    faces_alerted=0,
-    faces_held=0,
-    erased_p50_ms=0.0,
-    erased_p99_ms=0.0,
-    erased_max_ms=0.0,
-    vectors_p99_ms=0.0,
-    list_id="",
-    list_version=0,
-    subjects=0,
-    outbox=2,
-    rss_mib=1.0,
-)
+HEALTH = a_health(boot=BOOT, outbox=2)
 PIECES = (b"first piece" * 9, b"second piece", b"third" * 100)
 OFFER = Offer(b"stamp", b"head of red 7", b"".join(hashlib.sha256(p).digest() for p in PIECES), b"")
 

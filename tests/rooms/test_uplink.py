@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.alerts.outbox import MemoryOutbox
-from appliance.errors import LinkError
 from appliance.link.simulated import SimulatedLink
 from appliance.link.uplink import Uplink
 from appliance.system.clock import SimulatedClock
@@ -19,7 +18,6 @@ from appliance.wire import (
     Ack,
     Answer,
     Deny,
-    Health,
     Report,
     Row,
     Welcome,
@@ -28,31 +26,6 @@ from appliance.wire import (
 )
 
 BOOT = b"b" * 16
-
-
-def a_health() -> Health:
-    return Health(
-        node="cam",
-        boot=BOOT,
-        state="idle",
-        camera_since_boot_ns=None,
-        frames=0,
-        dropped=0,
-        fps=0.0,
-        faces_seen=0,
-        faces_erased=0,
-        faces_alerted=0,
-        faces_held=0,
-        erased_p50_ms=0.0,
-        erased_p99_ms=0.0,
-        erased_max_ms=0.0,
-        vectors_p99_ms=0.0,
-        list_id="",
-        list_version=0,
-        subjects=0,
-        outbox=0,
-        rss_mib=1.0,
-    )
 
 
 class Rig:
@@ -203,24 +176,6 @@ def test_a_flush_sends_what_is_left_and_gives_up_at_the_first_failure() -> None:
     rig.link.up = False
     assert rig.uplink.flush(5.0) == 1
     assert rig.numbers() == list(range(1, 101))
-
-
-def test_health_that_nobody_acknowledges_is_an_error() -> None:
-    link = SimulatedLink(lambda _: encode(Ack()))
-    rig = Rig()
-    uplink = Uplink(
-        rig.outbox,
-        link,
-        node="cam",
-        timeout_s=1.0,
-        rng=random.Random(1),  # noqa: S311 - a spread
-        clock=rig.clock,
-        stop=rig.stop,
-    )
-    uplink.send_health(a_health())
-    link.up = False
-    with pytest.raises(LinkError):
-        uplink.send_health(a_health())
 
 
 def test_a_next_hop_that_keeps_alerts_in_memory_only_is_noticed_and_so_is_its_return() -> None:

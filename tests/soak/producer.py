@@ -34,7 +34,8 @@ from appliance.types import FalseMatch
 from appliance.watchlist.admission import Model
 from appliance.watchlist.bundle import WHOLE
 from appliance.watchlist.trusted import TrustedWatchlist
-from appliance.wire import Ack, Alert, Health, Row
+from appliance.wire import Ack, Alert, Row
+from tests.builders import a_health
 
 CAPACITY = 1024
 MODEL = "soak@000000000000"
@@ -169,28 +170,7 @@ class Producer:
         )
 
     def _tell(self) -> None:
-        health = Health(
-            node=self._config.node.id,
-            boot=self._boot,
-            state="watching",
-            camera_since_boot_ns=None,
-            frames=0,
-            dropped=0,
-            fps=0.0,
-            faces_seen=0,
-            faces_erased=0,
-            faces_alerted=0,
-            faces_held=0,
-            erased_p50_ms=0.0,
-            erased_p99_ms=0.0,
-            erased_max_ms=0.0,
-            vectors_p99_ms=0.0,
-            list_id="",
-            list_version=0,
-            subjects=0,
-            outbox=self._outbox.depth,
-            rss_mib=1.0,
-        )
+        health = a_health(node=self._config.node.id, boot=self._boot, outbox=self._outbox.depth)
         with contextlib.suppress(LinkError):  # no controller, and no fault
             ask(self._link, health, Ack, 3.0)
         self._stop.wait(1.0)
