@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 
-__version__ = version("picket")
+def __getattr__(name: str) -> str:
+    """`__version__`, looked up when somebody asks: that loads more than a service's whole start."""
+    if name != "__version__":
+        raise AttributeError(name)
+    from importlib.metadata import version
+
+    return version("picket")

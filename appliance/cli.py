@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from appliance import __version__
 from appliance.controller.arguments import hours, rate, reference
 from appliance.errors import PicketError
 
@@ -168,13 +167,23 @@ def _leds(arguments: argparse.Namespace) -> int:
     return 0
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from appliance import __version__
+
+        print(f"picket {__version__}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="picket",
         description="A camera node that finds the few people on a watchlist and erases the rest.",
         epilog="example: picket run --config node.toml",
     )
-    parser.add_argument("--version", action="version", version=f"picket {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, command: Command, what: str, example: str) -> argparse.ArgumentParser:

@@ -4,30 +4,36 @@ Every room speaks these types and no others. They are frozen; arrays inside them
 written to after the constructor, except by the pool that overwrites a frame's pixels when its
 last use is over. Types that hold arrays compare by identity (`==` on arrays is no truth value).
 Boxes and landmarks are in pixels of the Frame they came from, x to the right, y down.
+
+Arrays are named here, and NumPy is not loaded: of the node's three processes only the one that sees
+frames needs it, and loading it is a quarter of a second of a Pi's start.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    from typing import Any
 
-Image = npt.NDArray[np.uint8]
+    import numpy as np
+    import numpy.typing as npt
+
+Image: TypeAlias = "npt.NDArray[np.uint8]"
 """(height, width, 3) uint8, RGB, C-contiguous."""
 
-Vector = npt.NDArray[np.float32]
+Vector: TypeAlias = "npt.NDArray[np.float32]"
 """(dim,) float32, L2 norm 1: one template or probe."""
 
-Vectors = npt.NDArray[np.float32]
+Vectors: TypeAlias = "npt.NDArray[np.float32]"
 """(n, dim) float32, rows of L2 norm 1, C-contiguous."""
 
-Points = npt.NDArray[np.float32]
+Points: TypeAlias = "npt.NDArray[np.float32]"
 """(5, 2) float32 pixels: left eye, right eye, nose tip, left and right mouth corner, as seen."""
 
-Tensor = npt.NDArray[Any]
+Tensor: TypeAlias = "npt.NDArray[Any]"
 """What an accelerator takes and gives: dtype and shape as its TensorSpec says, still quantised."""
 
 

@@ -18,10 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate
-
 from appliance.errors import LinkError
 
 
@@ -149,6 +145,11 @@ def _go_together(certificate: bytes | None, key: bytes | None) -> None:
         return
     if certificate is None or key is None:
         raise LinkError("TLS: a certificate and its key go together")
+    # Here, because the indicator, which has a socket and no certificate, need not load all this.
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509 import load_pem_x509_certificate
+
     try:
         private = load_pem_private_key(key, password=None)
         public = load_pem_x509_certificate(certificate).public_key()
