@@ -1,10 +1,11 @@
 """`make image`: the SD card's image, from Debian, the locked wheels and this repository.
 
-    python image-build/build.py [--out dist] [--work build/image]
+    python image-build/build.py [--out dist] [--work build/image] [--new-lock]
 
 Leaves dist/picket-VERSION-arm64.img.zst with its .sha256, package list and SBOM. The Debian tree
 and the wheels are kept by the hash of what went into them; everything else is made anew, in half a
-minute. What is interrupted leaves nothing under a final name, and starts clean.
+minute. What is interrupted leaves nothing under a final name, and starts clean. Versions are those
+of packages.lock (Debian) and requirements.lock (wheels), or there is no image.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import bundle
 import initrd
+import lock
 import pack
 import sbom
 import stage
@@ -44,9 +46,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build the SD card's image.")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "dist")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build/image")
+    parser.add_argument(
+        "--new-lock", action="store_true", help="take what Debian has now, and write packages.lock"
+    )
     arguments = parser.parse_args()
     try:
-        build(arguments.out, arguments.work)
+        build(arguments.out, arguments.work, new_lock=arguments.new_lock)
     except BuildError as e:
         return fail(e)
     except KeyboardInterrupt:
@@ -54,17 +59,20 @@ def main() -> int:
     return 0
 
 
-def build(out: Path, work: Path) -> None:
+def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     """Everything, in order.
+
+    Args:
+        out: gets what is final.
+        work: keeps what may be used again.
+        new_lock: take Debian's packages as they are now, and write them down.
 
     Raises:
         BuildError: one line that says why.
     """
     check(work)
     version, epoch = _version(), _epoch()
-    cameras = _cameras()
-    inputs = [HERE / "tree.sh", HERE / "packages.txt", *_layer_files(cameras, work)]
-    tree = _kept(work, "tree", inputs, lambda new: _tree(new, cameras, inputs[1:]))
+    tree = debian(work, _cameras(), new_lock=new_lock)
     kernel = (tree / "kernel").read_text(encoding="ascii").strip()
     locks = [REPOSITORY / "requirements.lock", HERE / "wheels.py"]
     site = _kept(work, "site", locks, lambda new: wheels.install(new, tree))
@@ -140,12 +148,61 @@ def _sources() -> list[Path]:
     ])  # fmt: skip
 
 
-def _kept(work: Path, what: str, inputs: list[Path], make: Callable[[Path], None]) -> Path:
-    """A folder that is made only if its inputs changed; older ones make room."""
+def debian(work: Path, cameras: Layer, *, new_lock: bool) -> Path:
+    """The Debian tree, of the packages that are written down.
+
+    Args:
+        work: keeps it.
+        cameras: with packages of its own, and so with a lock of its own.
+        new_lock: made anew whatever is kept, and written down.
+
+    Raises:
+        BuildError: the mirror has other versions; said before many minutes are spent on them.
+    """
+    locked = HERE / ("packages.lock" if not cameras.sources else f"packages.{cameras.name}.lock")
+    files = [HERE / "packages.txt", *_layer_files(cameras, work)]
+    inputs = [HERE / "tree.sh", *files, locked]
+
+    def make(new: Path) -> None:
+        _tree(new, cameras, files, None if new_lock else locked)
+        if new_lock:
+            lock.write(locked, sbom.debian(new / "root"))
+        lock.check(locked, sbom.debian(new / "root"))
+
+    if not new_lock:
+        _asked_for(files[-3 if cameras.sources else 0], locked)
+        return _kept(work, "tree", inputs, make)
+    with step("tree, of what Debian has now"), whole(work / "tree.new") as new:
+        make(new)
+    kept = work / f"tree-{_digest(inputs)}"
+    remove(kept)
+    return (work / "tree.new").rename(kept)
+
+
+def _asked_for(packages: Path, locked: Path) -> None:
+    """Whether whoever added a package wrote down its version.
+
+    Raises:
+        BuildError: no.
+    """
+    names = {line for line in packages.read_text(encoding="utf-8").splitlines() if line}
+    missing = sorted(name for name in names - lock.read(locked).keys() if name[0] != "#")
+    if missing:
+        raise BuildError(
+            f"{locked.name}: no version of {', '.join(missing)}: `make image LOCK=new` writes it"
+        )
+
+
+def _digest(inputs: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in inputs:
         digest.update(path.read_bytes())
-    kept = work / f"{what}-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16]
+
+
+def _kept(work: Path, what: str, inputs: list[Path], make: Callable[[Path], None]) -> Path:
+    """A folder that is made only if its inputs changed; older ones make room."""
+    kept = work / f"{what}-{_digest(inputs)}"
     if not kept.exists():
         with step(f"{what} ({kept.name})"), whole(kept) as new:
             make(new)
@@ -183,10 +240,17 @@ def _layer_files(cameras: Layer, work: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _tree(new: Path, cameras: Layer, files: list[Path]) -> None:
+def _tree(new: Path, cameras: Layer, files: list[Path], locked: Path | None) -> None:
     """Debian, or Debian and a layer: then the layer's packages take the place of ours."""
-    words = [*files[1:], cameras.kernel] if cameras.sources else [files[0]]
-    run([HERE / "tree.sh", new, *words], log=new.parent / "tree.log")
+    first, *more = files[1:] if cameras.sources else files
+    words = [first, locked or "", *more, *([cameras.kernel] if more else [])]
+    try:
+        run([HERE / "tree.sh", new, *words], log=new.parent / "tree.log")
+    except BuildError:
+        said = Path(f"{new}.new/candidates")
+        if locked and said.exists():  # a better reason than the last line of a long log
+            lock.check(locked, lock.candidates(said.read_text(encoding="utf-8")))
+        raise
 
 
 def _publish(
