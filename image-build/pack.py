@@ -41,7 +41,7 @@ _CMDLINE = (
     " systemd.volatile=state systemd.show_status=no systemd.swap=no\n"
 )
 _AUTOBOOT = "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n"
-_DATA = ("etc", "link", "keys", "join", "system", "rauc")
+_DATA = ("etc", "link", "keys", "join", "system", "rauc", "faults")
 _GENIMAGE = """
 image config.vfat {{ vfat {{ label = "BOOTCFG"
   extraargs = "-F 16 -i 9ac4e701" }} mountpoint = "/config"

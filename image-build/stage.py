@@ -16,7 +16,8 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 _ENABLED = (
     "picket.target", "picket-watch.service", "picket-link.service", "picket-indicator.service",
-    "picket-first-boot.service", "picket-grow.service", "picket-sim.service",
+    "picket-first-boot.service", "picket-grow.service", "picket-data.service",
+    "picket-sim.service",
     "picket-wifi.service", "picket-confirm.service", "picket-boot-repair.service",
     "nftables.service", "systemd-networkd.service", "systemd-resolved.service",
     "systemd-timesyncd.service",
@@ -54,6 +55,7 @@ def stage(tree: Path, sites: tuple[Path, ...], root: Path, kernel: str, version:
     for left in (root / "boot").iterdir():  # kernels of packages; ours are in the boot slots
         remove(left)
     run(["cp", "-a", f"{HERE / 'overlay'}/.", root])
+    remove(root / "usr/lib/picket/__pycache__")  # whoever ran one of its programs here
     _ours(root, sites, version)
     _users(root)
     run(["systemctl", f"--root={root}", "--quiet", "enable", *_ENABLED])
