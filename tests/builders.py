@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.wire import Health
+from appliance.wire import Alert, Health
 
 
 def a_health(**changes: Any) -> Health:
@@ -38,3 +38,34 @@ def a_health(**changes: Any) -> Health:
         rss_mib=1.0,
     )
     return msgspec.structs.replace(quiet, **changes)
+
+
+def an_alert(**changes: Any) -> Alert:
+    """Somebody of a list, seen once.
+
+    Args:
+        changes: fields of Alert that the test is about.
+    """
+    seen = Alert(
+        alert_id=b"a" * 16,
+        node="cam",
+        boot=b"b" * 16,
+        sequence=1,
+        deployment="market-day",
+        list_id="market",
+        list_version=1,
+        subject="subject-20",
+        similarity=0.61,
+        threshold=0.45,
+        false_alert_rate=1e-6,
+        first_seen_boot_ns=10,
+        exposed_boot_ns=20,
+        decided_boot_ns=30,
+        decided_utc_ms=None,
+        frames_fused=5,
+        box=(0.1, 0.2, 0.3, 0.4),
+        eye_distance_px=44.0,
+        occlusion="unknown",
+        model="m",
+    )
+    return msgspec.structs.replace(seen, **changes)

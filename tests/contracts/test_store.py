@@ -29,8 +29,7 @@ from appliance.controller.store import (
     Stored,
 )
 from appliance.errors import StoreError
-from appliance.wire import Alert
-from tests.builders import a_health
+from tests.builders import a_health, an_alert
 from tests.contracts.postgres import postgres, programs
 
 NOW = 1_790_000_000_000
@@ -81,13 +80,7 @@ def arrival(
 
 
 def opened(sequence: int) -> Arrival:
-    alert = Alert(
-        alert_id=bytes(16), node="cam-1", boot=BOOT, sequence=sequence, deployment="d",
-        list_id="l", list_version=1, subject="s", similarity=0.5, threshold=0.4,
-        false_alert_rate=0.001, first_seen_boot_ns=1, exposed_boot_ns=2, decided_boot_ns=3,
-        decided_utc_ms=None, frames_fused=5, box=(0.0, 0.0, 0.5, 0.5), eye_distance_px=40.0,
-        occlusion="unknown", model="m",
-    )  # fmt: skip
+    alert = an_alert(alert_id=bytes(16), node="cam-1", boot=BOOT, sequence=sequence)
     return Arrival("cam-1", BOOT, sequence, b"sealed", alert)
 
 

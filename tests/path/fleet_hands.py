@@ -36,11 +36,9 @@ from appliance.watchlist.files import create, new_key, write_key
 from appliance.watchlist.grant import GrantKey
 from appliance.wire import (
     Ack,
-    Alert,
     Answer,
     Deny,
     Fetch,
-    Health,
     Hello,
     Offer,
     Piece,
@@ -52,6 +50,7 @@ from appliance.wire import (
 from appliance.wire import (
     Report as Reported,
 )
+from tests.builders import a_health, an_alert
 
 LONG_S = 20.0
 """Never waited for: what is to come comes at once."""
@@ -188,24 +187,17 @@ class Node:
         ask(self.link, Reported(self.name, rows), Ack, timeout_s)
 
     def row(self, sequence: int) -> Row:
-        alert = Alert(
-            alert_id=secrets.token_bytes(16), node=self.name, boot=self.boot, sequence=sequence,
-            deployment="market", list_id="market", list_version=1, subject="poi-1",
-            similarity=0.7, threshold=0.5, false_alert_rate=0.0001, first_seen_boot_ns=1,
-            exposed_boot_ns=2, decided_boot_ns=3, decided_utc_ms=None, frames_fused=5,
-            box=(0.1, 0.1, 0.5, 0.5), eye_distance_px=40.0, occlusion="unknown", model="m",
-        )  # fmt: skip
+        alert = an_alert(
+            alert_id=secrets.token_bytes(16),
+            node=self.name,
+            boot=self.boot,
+            sequence=sequence,
+            subject="poi-1",
+        )
         return seal_alert(alert, identity=self.watch, alert_key=self.alert_key)
 
-    def health(self, **changes: object) -> None:
-        fields: dict[str, Any] = {
-            "node": self.name, "boot": self.boot, "state": "watching",
-            "camera_since_boot_ns": 5, "frames": 1, "dropped": 0, "fps": 15.0, "faces_seen": 0,
-            "faces_erased": 0, "faces_alerted": 0, "faces_held": 0, "erased_p50_ms": 1.0,
-            "erased_p99_ms": 1.0, "erased_max_ms": 1.0, "vectors_p99_ms": 1.0, "list_id": "",
-            "list_version": 0, "subjects": 0, "outbox": 3, "rss_mib": 200.0,
-        }  # fmt: skip
-        ask(self.link, Health(**(fields | changes)), Ack, LONG_S)
+    def health(self, **changes: Any) -> None:
+        ask(self.link, a_health(node=self.name, boot=self.boot, **changes), Ack, LONG_S)
 
     def close(self) -> None:
         self.link.close()

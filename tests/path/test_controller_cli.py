@@ -134,7 +134,7 @@ def test_a_list_reaches_a_node_and_its_alerts_the_operator(
     assert operator.does("push", "--wait", 10) == [
         {"node": "cam-1", "answer": "accepted", "list_version": 1, "why": ""}
     ]
-    node.health()
+    node.health(outbox=3)
     health = serving.told("health", node="cam-1")
     assert (health["state"], health["outbox"]) == ("watching", 3)
     assert health["received_boot_ns"] > 0

@@ -36,7 +36,6 @@ from appliance.watchlist.grant import GrantKey, Terms
 from appliance.watchlist.stamp import Action, Stamp, open_stamp
 from appliance.wire import (
     Ack,
-    Alert,
     Answer,
     Deny,
     Fetch,
@@ -57,7 +56,7 @@ from appliance.wire import (
     encode,
     hello_signed_part,
 )
-from tests.builders import a_health
+from tests.builders import a_health, an_alert
 
 START_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
@@ -109,13 +108,9 @@ class Node:
         return Poll(self.name, self.boot, nonce, *in_use, refused, 0, wait_ms)
 
     def row(self, sequence: int, key: AlertPrivateKey) -> Row:
-        alert = Alert(
-            alert_id=secrets.token_bytes(16), node=self.name, boot=self.boot, sequence=sequence,
-            deployment="d", list_id="l", list_version=1, subject="s", similarity=0.5,
-            threshold=0.4, false_alert_rate=0.001, first_seen_boot_ns=1, exposed_boot_ns=2,
-            decided_boot_ns=3, decided_utc_ms=None, frames_fused=5, box=(0.0, 0.0, 0.5, 0.5),
-            eye_distance_px=40.0, occlusion="unknown", model="m",
-        )  # fmt: skip
+        alert = an_alert(
+            alert_id=secrets.token_bytes(16), node=self.name, boot=self.boot, sequence=sequence
+        )
         return seal_alert(alert, identity=self.watch, alert_key=key.public)
 
     def health(self) -> Health:
@@ -722,7 +717,7 @@ def test_alerts_are_acknowledged_after_they_are_stored_once(rig: Rig) -> None:
     kinds = [e["event"] for e in rig.events[2:]]
     assert kinds == ["alert", "alert", "gap", "alert", "duplicate"]
     alert = rig.told("alert")[0]
-    assert (alert["subject"], alert["sequence"]) == ("s", 1)
+    assert (alert["subject"], alert["sequence"]) == ("subject-20", 1)
     assert alert["received_boot_ns"] == rig.clock.boot_ns()
     assert isinstance(alert["nbytes"], int)
 

@@ -21,29 +21,9 @@ from appliance.alerts.seal import (
 )
 from appliance.errors import SealedAlertError, WireError
 from appliance.wire import SEALED_MAX_BYTES, Alert, Row, encode
+from tests.builders import an_alert
 
-ALERT = Alert(
-    alert_id=b"a" * 16,
-    node="cam-017",
-    boot=b"b" * 16,
-    sequence=7,
-    deployment="market-day",
-    list_id="wanted",
-    list_version=3,
-    subject="subject-20",
-    similarity=0.61,
-    threshold=0.45,
-    false_alert_rate=1e-6,
-    first_seen_boot_ns=10,
-    exposed_boot_ns=20,
-    decided_boot_ns=30,
-    decided_utc_ms=None,
-    frames_fused=5,
-    box=(0.1, 0.2, 0.3, 0.4),
-    eye_distance_px=44.0,
-    occlusion="unknown",
-    model="m",
-)
+ALERT = an_alert(node="cam-017", sequence=7)
 LONGEST = msgspec.structs.replace(
     ALERT,
     sequence=2**63 - 1,

@@ -35,7 +35,7 @@ from appliance.watchlist.admission import Model
 from appliance.watchlist.bundle import WHOLE
 from appliance.watchlist.trusted import TrustedWatchlist
 from appliance.wire import Ack, Alert, Row
-from tests.builders import a_health
+from tests.builders import a_health, an_alert
 
 CAPACITY = 1024
 MODEL = "soak@000000000000"
@@ -146,27 +146,16 @@ class Producer:
 
     def _alert(self, sequence: int) -> Alert:
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return Alert(
+        return an_alert(
             alert_id=secrets.token_bytes(16),
             node=self._config.node.id,
             boot=self._boot,
             sequence=sequence,
-            deployment="soak",
-            list_id="soak",
-            list_version=1,
             subject=f"s-{sequence % 100}",
-            similarity=0.6,
-            threshold=0.5,
-            false_alert_rate=1e-6,
             first_seen_boot_ns=now_ns,
             exposed_boot_ns=now_ns,
             decided_boot_ns=now_ns,
             decided_utc_ms=self._rng.choice([None, 0, self._rng.randrange(2**42)]),
-            frames_fused=5,
-            box=(0.1, 0.1, 0.2, 0.2),
-            eye_distance_px=40.0,
-            occlusion="unknown",
-            model=MODEL,
         )
 
     def _tell(self) -> None:
