@@ -76,6 +76,8 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "wifi_ssid": ("network.wifi_ssid", _text),
     "wifi_psk": ("network.wifi_psk", _text),
     "time_servers": ("time.servers", _words),
+    "ssh_key": ("ssh.key", _text),
+    "ssh_from": ("ssh.from", _words),
     "lamps": ("lamps.driver", _text),
     "led_camera": ("lamps.camera", _pin),
     "led_status": ("lamps.status", _pin),

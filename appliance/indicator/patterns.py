@@ -57,6 +57,9 @@ CARD: Rhythm = (_LONG, _GAP, _SHORT, _GAP, _SHORT, 21)
 """On the second lamp, with FAULT on the first: the card's picket-provision.toml is missing or bad;
 as long as FAULT's own, so that the two keep step."""
 
+SHUT: Rhythm = (_LONG, _GAP, _SHORT, _GAP, _SHORT, _GAP, _SHORT, 16)
+"""The same, where the data partition is encrypted to another board, or damaged."""
+
 MEANING: dict[NodeState, tuple[str, str]] = {
     NodeState.STARTING: ("blinks evenly, once a second", "starting"),
     NodeState.IDLE: ("one short flash every 4 s", "no deployment: the camera is off"),
@@ -71,6 +74,7 @@ MEANING: dict[NodeState, tuple[str, str]] = {
 """What one sees, and what it means."""
 _HINT_MEANS = "works, but wants service: `picket doctor` says why"
 _CARD_MEANS = "the card is not provisioned: picket-status.txt on it says why"
+_SHUT_MEANS = "the card's data stays shut, as in another board: picket-status.txt says why"
 
 
 def rhythm(state: NodeState, lamp: Lamp, *, hint: bool = False) -> Rhythm:
@@ -89,14 +93,15 @@ def rhythm(state: NodeState, lamp: Lamp, *, hint: bool = False) -> Rhythm:
     return STATUS[state] if lamp is Lamp.STATUS else ALERT.get(state, HINT if hint else DARK)
 
 
-def misprovisioned(t_s: float) -> dict[Lamp, bool]:
-    """Which lamps are lit while a card cannot be used: FAULT, and CARD on the second lamp.
+def misprovisioned(t_s: float, code: Rhythm = CARD) -> dict[Lamp, bool]:
+    """Which lamps are lit while a card cannot be used: FAULT, and why on the second lamp.
 
     Args:
         t_s: since it began.
+        code: CARD or SHUT.
     """
     status = _is_lit(STATUS[NodeState.FAULT], t_s)
-    return {Lamp.CAMERA: False, Lamp.STATUS: status, Lamp.ALERT: _is_lit(CARD, t_s)}
+    return {Lamp.CAMERA: False, Lamp.STATUS: status, Lamp.ALERT: _is_lit(code, t_s)}
 
 
 def lit(state: NodeState, *, camera_on: bool, t_s: float, hint: bool = False) -> dict[Lamp, bool]:
@@ -131,6 +136,9 @@ def table_markdown() -> str:
     )
     rows.append(
         f"| (fault) | second lamp: 1 long, 2 short flashes | `{_drawn(CARD)}` | {_CARD_MEANS} |"
+    )
+    rows.append(
+        f"| (fault) | second lamp: 1 long, 3 short flashes | `{_drawn(SHUT)}` | {_SHUT_MEANS} |"
     )
     head = ["| state | status lamp | 0.1 s per sign, then again | means |", "|---|---|---|---|"]
     return "\n".join([*head, *rows])

@@ -5,7 +5,9 @@
 3. erase    the file on the first partition is overwritten and removed: the token is no longer
             where anybody with a card reader looks
 4. join     `picket join`; in the image that is a service of its own, see picket-join.service
-5. tell     picket-status.txt beside it says how far the node has come, and what to do
+5. tell     picket-status.txt beside it says how far the node has come, and what to do; whether the
+            data partition is encrypted (made so before this runs: picket-data.service); and whether
+            SSH lets somebody in
 
 Interrupted at any point, it is run again and goes on. A card that has no file, and whose data
 partition has a node, is left as it is.
@@ -13,6 +15,7 @@ partition has a node, is left as it is.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -49,6 +52,7 @@ class Places:
         ticket: join.toml, for `picket join`.
         state: of the link service: certificates, outbox.
         identity: the watch service's key, until picket-join.service takes it away.
+        data: what picket-data.service says of the data partition; missing where there is none.
     """
 
     card: Path
@@ -57,6 +61,7 @@ class Places:
     ticket: Path
     state: Path
     identity: Path
+    data: Path
 
     @classmethod
     def under(cls, root: Path) -> Self:
@@ -69,6 +74,7 @@ class Places:
             ticket=lib / "picket-join/join.toml",
             state=lib / "picket-link",
             identity=lib / "picket-join/watch.key",
+            data=root / "run/picket-data.json",
         )
 
     @property
@@ -93,10 +99,10 @@ def first_boot(places: Places) -> bool:
     try:
         done = _first_boot(places)
     except PicketError as e:
-        _tell(places.card, "FAULT", str(e), "put this right on this card, then switch on again")
+        _tell(places, "FAULT", str(e), "put this right on this card, then switch on again")
         raise
     if done:
-        _tell(places.card, "joining", "told who it is; asks its controller for a certificate", "")
+        _tell(places, "joining", "told who it is; asks its controller for a certificate", "")
     return done
 
 
@@ -112,10 +118,10 @@ def report(places: Places, why: str) -> bool:
     """
     joined = credentials.joined(places.state)
     if joined:
-        _tell(places.card, "joined", "has its certificate; the token was erased", "")
+        _tell(places, "joined", "has its certificate; the token was erased", "")
     else:
         advice = "it goes on trying; check cable, address and `picketctl nodes`"
-        _tell(places.card, "joining", why or "no answer yet", advice)
+        _tell(places, "joining", why or "no answer yet", advice)
     return joined
 
 
@@ -148,6 +154,11 @@ def lamps_on(places: Places) -> config.Lamps:
         return config.Lamps(driver="gpio")
 
 
+def data_is_shut(places: Places) -> bool:
+    """Whether the data partition could not be opened, which is why nothing of the node runs."""
+    return bool(_data(places).get("fault"))
+
+
 def _first_boot(places: Places) -> bool:
     path = places.card / card.FILE
     found = _content(path)
@@ -169,6 +180,9 @@ def _first_boot(places: Places) -> bool:
     for name, content in made.items():
         # Read by networkd and timesyncd as users of their own; the key of the Wi-Fi is not.
         replace(places.system / name, content.encode(), mode=_mode(name))
+    for name in netfiles.OPTIONAL:
+        if name not in made:
+            _remove(places.system / name)
     if not credentials.joined(places.state):
         ticket = {"token": provision.join.token, "ca": provision.join.ca}
         replace(places.ticket, tomli_w.dumps(ticket, multiline_strings=True).encode())
@@ -228,6 +242,36 @@ def _folder(path: Path) -> None:
         raise CardError(f"{path}: cannot be made: {e.strerror}") from e
 
 
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as e:
+        raise CardError(f"{path}: cannot be removed: {e.strerror}") from e
+
+
+def _data(places: Places) -> dict[str, Any]:
+    """What picket-data.service has said, {} where it has not."""
+    try:
+        said = json.loads(places.data.read_bytes())
+    except (OSError, ValueError):  # no image of ours, or not yet
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _facts(places: Places) -> list[str]:
+    """What who holds the card should know, besides how far it has come."""
+    data, lines = _data(places), []
+    if data.get("encrypted"):
+        lines.append(f"data: encrypted to this board ({data['by']})")
+    elif data:
+        lines.append(f"data: NOT ENCRYPTED: {data['why']}")
+    keys = places.system / netfiles.SSH
+    if keys.exists():
+        head = keys.read_text(encoding="ascii").partition("\n")[0].removeprefix("# ")
+        lines.append(f"ssh: OPEN for the user service, {head}")
+    return lines
+
+
 def _give(path: Path, user: str, group: str) -> None:
     """Hand a file to a service's user; on a machine without our users it stays whose it is."""
     if os.geteuid() != 0:
@@ -240,11 +284,12 @@ def _give(path: Path, user: str, group: str) -> None:
         raise CardError(f"{path}: cannot be given to {user}: {e.strerror}") from e
 
 
-def _tell(folder: Path, state: str, why: str, advice: str) -> None:
+def _tell(places: Places, state: str, why: str, advice: str) -> None:
     """Write picket-status.txt, unless it says so already: a card wears out by writing."""
-    lines = [f"state: {state}", f"why: {why}", *([f"what to do: {advice}"] if advice else []), ""]
+    lines = [f"state: {state}", f"why: {why}", *([f"what to do: {advice}"] if advice else [])]
+    lines += [*_facts(places), ""]
     text = "\r\n".join(lines).encode()  # read with a card reader, on whatever the reader has
-    path = folder / card.STATUS
+    path = places.card / card.STATUS
     try:
         if path.exists() and path.read_bytes() == text:
             return

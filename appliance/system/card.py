@@ -5,12 +5,13 @@ Provision, or the first key that is wrong. Writing it is `picketctl provision`'s
 on it `picket first-boot`'s.
 
 The tables of node.toml stand in it as they are ([node], [link], [camera], [lamps] ...), so that
-there is one description of each key; [join], [network] and [time] are the card's own.
+there is one description of each key; [join], [network], [time] and [ssh] are the card's own.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ STATUS = "picket-status.txt"
 """Beside it: what became of it, for a person with a card reader."""
 MAX_BYTES = 64 * 1024
 TOKEN_CHARS = 64
-OWN = ("format", "join", "network", "time")
+OWN = ("format", "join", "network", "time", "ssh")
 """Keys that are the card's, and not node.toml's."""
 
 _Host = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?\Z")]
@@ -87,6 +88,20 @@ class Time(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     servers: Annotated[tuple[_Host, ...], Meta(max_length=4)] = ()
 
 
+class Ssh(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"sources": "from"}
+):
+    """[ssh]: lets somebody in, as the user `service`. Without this table nobody is.
+
+    Attributes:
+        key: a public key, as ssh-keygen writes it; ssh-ed25519, because one kind is enough.
+        sources: `from` in the file: addresses or networks from which port 22 is open.
+    """
+
+    key: Annotated[str, Meta(max_length=200)]
+    sources: Annotated[tuple[str, ...], Meta(min_length=1, max_length=8)]
+
+
 class Provision(Config, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """picket-provision.toml, whole: the tables of node.toml and the card's own.
 
@@ -98,6 +113,7 @@ class Provision(Config, frozen=True, forbid_unknown_fields=True, kw_only=True):
     join: Invitation
     network: Network = Network()
     time: Time = Time()
+    ssh: Ssh | None = None
 
     @property
     def taken(self) -> bool:
@@ -141,7 +157,26 @@ def convert(document: dict[str, Any]) -> Provision:
             f"{FILE}: node.signatures: {node.signatures} asked of"
             f" {len(set(node.authorities))} authorities"
         )
+    if provision.ssh is not None:
+        _check(provision.ssh)
     return provision
+
+
+_ED25519 = re.compile(r"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-Za-z0-9+/]{43}( [\x20-\x7e]*)?")
+"""RFC 8709: 51 bytes, of which the first 19 are always the same."""
+
+
+def _check(ssh: Ssh) -> None:
+    """Refuse what is no key, or lets everybody try; by the key that is wrong."""
+    if not _ED25519.fullmatch(ssh.key):
+        raise ProvisionError(f"{FILE}: ssh.key: is no public key 'ssh-ed25519 AAAAC3… name'")
+    for source in ssh.sources:
+        try:
+            network = ipaddress.ip_network(source)
+        except ValueError as e:
+            raise ProvisionError(f"{FILE}: ssh.from: {e}") from e
+        if network.prefixlen == 0:
+            raise ProvisionError(f"{FILE}: ssh.from: {source} is everybody")
 
 
 def write(document: dict[str, Any]) -> bytes:

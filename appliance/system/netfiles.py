@@ -1,4 +1,4 @@
-"""A node's network as Debian's own programs read it: networkd, wpa_supplicant, timesyncd, nftables.
+"""A node's network as Debian's own programs read it: networkd, timesyncd, nftables, systemd, SSH.
 
 Pure: tables of picket-provision.toml in, texts out. Nothing here writes or applies them.
 """
@@ -12,12 +12,16 @@ from urllib.parse import urlsplit
 from appliance.errors import ProvisionError
 from appliance.system.card import FILE, Network, Provision
 
-NETWORK, WIFI, CLOCK, FIREWALL = (
+NETWORK, WIFI, CLOCK, FIREWALL, REACH, SSH = (
     "picket.network",
     "wpa_supplicant.conf",
     "timesyncd.conf",
     "nftables.conf",
+    "controllers.conf",
+    "authorized_keys",
 )
+OPTIONAL = (WIFI, SSH)
+"""Files that a card may have no need of: then an older one must go."""
 _PORTS = range(1, 65_536)
 
 
@@ -31,9 +35,12 @@ def files(provision: Provision) -> Mapping[str, str]:
         NETWORK: _network(provision.network),
         CLOCK: _clock(provision.time.servers),
         FIREWALL: _firewall(provision),
+        REACH: _reach(provision),
     }
     if provision.network.wifi_ssid:
         made[WIFI] = _wifi(provision.network)
+    if provision.ssh is not None:
+        made[SSH] = f"# from {' '.join(provision.ssh.sources)}\n{provision.ssh.key}\n"
     return made
 
 
@@ -84,20 +91,41 @@ def _clock(servers: Iterable[str]) -> str:
 
 
 def _firewall(provision: Provision) -> str:
-    """Out to controllers, name and time servers; in nothing but answers.
+    """Out to controllers, name and time servers; in: answers, and SSH where it is asked for.
 
     A controller or server with a name is let through by its port: names change, and are not known
     when the rules are loaded.
     """
-    urls = [*provision.link.controllers, provision.link.join]
-    rules = [_to(host, f"tcp dport {port}") for host, port in map(endpoint, urls)]
+    rules = [_to(host, f"tcp dport {port}") for host, port in _controllers(provision)]
     servers = provision.time.servers
     rules += [_to(host, "udp dport 123") for host in servers] or ["udp dport 123 accept"]
     for proto in ("udp", "tcp"):
         dns = provision.network.dns
         rules += [_to(host, f"{proto} dport 53") for host in dns] or [f"{proto} dport 53 accept"]
     out = "\n    ".join(dict.fromkeys(rules))
-    return _RULES.replace("OUT", out)
+    sources = [] if provision.ssh is None else provision.ssh.sources
+    let_in = "".join(f"\n    {_of(source)} tcp dport 22 accept" for source in sources)
+    return _RULES.replace("OUT", out).replace("\n    IN", let_in)
+
+
+def _controllers(provision: Provision) -> list[tuple[str, int]]:
+    urls = [*provision.link.controllers, provision.link.join]
+    return [endpoint(url) for url in urls]
+
+
+def _reach(provision: Provision) -> str:
+    """What the units of the link may speak to, as a drop-in for them: systemd.resource-control(5).
+
+    Exactly the controllers. The filter knows no names: a controller that has one may be anywhere,
+    and what is left is the firewall, which lets out to its port.
+    """
+    hosts = [host for host, _ in _controllers(provision)]
+    try:
+        allowed = [str(ipaddress.ip_address(host)) for host in hosts]
+    except ValueError:
+        allowed = ["any"]
+    lines = ["[Service]", "IPAddressAllow=", "IPAddressAllow=localhost"]
+    return "\n".join([*lines, *(f"IPAddressAllow={a}" for a in dict.fromkeys(allowed)), ""])
 
 
 _RULES = """flush ruleset
@@ -108,6 +136,7 @@ table inet picket {
     ct state established,related accept
     udp sport 67 udp dport 68 accept
     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept
+    IN
   }
   chain forward {
     type filter hook forward priority filter; policy drop;
@@ -131,3 +160,9 @@ def _to(host: str, what: str) -> str:
     except ValueError:
         return f"{what} accept"
     return f"{'ip' if address.version == 4 else 'ip6'} daddr {address} {what} accept"  # noqa: PLR2004
+
+
+def _of(source: str) -> str:
+    """A network that something comes from."""
+    network = ipaddress.ip_network(source)
+    return f"{'ip' if network.version == 4 else 'ip6'} saddr {network}"  # noqa: PLR2004

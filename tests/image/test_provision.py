@@ -23,6 +23,7 @@ from appliance.system import card
 from tests.path.cards import document
 from tests.path.fleet_hands import Serving
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "Ab" * 21 + "c"
 HEAD = "node,address,gateway,led_status,place\n"
 GOOD = f"{HEAD}cam-1,10.0.0.11/24,10.0.0.1,5,Pole 7\ncam-2,dhcp,,!6,\n"
 
@@ -92,6 +93,14 @@ def desk(fleet: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
         ("node,controllers\ncam-1,http://x\n", "row 2, controllers: "),
         ("node,controllers\ncam-1,tls+tcp://x\n", "is not tls+tcp://HOST:PORT"),
         ("node,time_servers\ncam-1,-x\n", "row 2, time_servers: "),
+        (f"node,ssh_key\ncam-1,{KEY}\n", "row 2, ssh_key: Object missing required field `from`"),
+        ("node,ssh_from\ncam-1,10.0.0.1\n", "row 2, ssh_from: Object missing required field `key`"),
+        (f"node,ssh_from,ssh_key\ncam-1,10.0.0.1,{KEY[9:]}\n", "row 2, ssh_key: is no public key"),
+        (f"node,ssh_key,ssh_from\ncam-1,{KEY},10.0.0\n", "row 2, ssh_from: '10.0.0' does not"),
+        (
+            f"node,ssh_key,ssh_from\ncam-1,{KEY},10.0.0.1 0.0.0.0/0\n",
+            "row 2, ssh_from: 0.0.0.0/0 is",
+        ),
         ("node\ncam-1,more\n", "row 2: 2 cells: there are 1 columns"),
         ('node\n"cam-1\n', "not CSV"),
         (f"node,place\ncam-1,{'x' * 61}\n", "row 2, place: "),
@@ -113,9 +122,10 @@ def test_every_mistake_is_told_at_once() -> None:
 
 def test_cells_become_the_keys_of_the_card() -> None:
     text = (
-        "\ufeffnode,controllers,join,dns,wifi_ssid,wifi_psk,time_servers,led_status,camera\r\n"
+        "\ufeffnode,controllers,join,dns,wifi_ssid,wifi_psk,time_servers,led_status,camera,"
+        "ssh_key,ssh_from\r\n"
         "cam-1,tls+tcp://a:1; tls+tcp://b:2,tls+tcp://c:3,10.0.0.2 10.0.0.3,pole,12345678,"
-        "ntp.example,!5,/dev/video0\r\n\r\n"
+        f"ntp.example,!5,/dev/video0,{KEY} anna,10.0.0.8/29; 10.0.1.1\r\n\r\n"
     )
     (row,), wrong = rows.parse(text.removeprefix("\ufeff"), document())
     assert wrong == []
@@ -125,6 +135,7 @@ def test_cells_become_the_keys_of_the_card() -> None:
     assert (made.lamps.status.bcm, made.lamps.status.active_low) == (5, True)
     assert (made.camera.source, made.camera.path) == ("recorded", "/dev/video0")
     assert made.time.servers == ("ntp.example",)
+    assert made.ssh == card.Ssh(key=f"{KEY} anna", sources=("10.0.0.8/29", "10.0.1.1"))
 
 
 @given(st.text(max_size=200))

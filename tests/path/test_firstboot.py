@@ -17,9 +17,15 @@ import pytest
 from appliance import config
 from appliance.cli import main
 from appliance.errors import ProvisionError
-from appliance.indicator.patterns import CARD, STATUS, misprovisioned
+from appliance.indicator.patterns import CARD, SHUT, STATUS, Rhythm, misprovisioned
 from appliance.indicator.simulated import SimulatedLamps
-from appliance.services.firstboot import Places, first_boot, lamps_on, report
+from appliance.services.firstboot import (
+    Places,
+    data_is_shut,
+    first_boot,
+    lamps_on,
+    report,
+)
 from appliance.services.misprovisioned import blink
 from appliance.system import card
 from appliance.system.clock import SimulatedClock, SystemClock
@@ -90,6 +96,48 @@ def test_a_new_file_changes_the_network_of_the_same_node(places: Places) -> None
     insert(places, network={"address": "10.0.0.99/24"})
     assert first_boot(places)
     assert "10.0.0.99" in (places.system / "picket.network").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ('{"encrypted": true, "by": "tpm", "why": ""}', "data: encrypted to this board (tpm)"),
+        ('{"encrypted": false, "by": "", "why": "no TPM"}', "data: NOT ENCRYPTED: no TPM"),
+        ("", ""),
+        ("[1]", ""),
+    ],
+)
+def test_the_status_says_whether_the_data_is_encrypted(
+    places: Places, said: str, line: str
+) -> None:
+    places.data.parent.mkdir()
+    places.data.write_text(said)
+    insert(places)
+    first_boot(places)
+    assert not data_is_shut(places)
+    assert (line in status(places).splitlines()) is bool(line)
+    assert ("data:" in status(places)) is bool(line)
+
+
+def test_data_that_stays_shut_is_known_from_what_opens_it(places: Places) -> None:
+    places.data.parent.mkdir()
+    places.data.write_text('{"encrypted": false, "by": "", "why": "", "fault": "another board"}')
+    assert data_is_shut(places)
+
+
+def test_ssh_is_in_the_status_and_gone_when_a_new_file_does_not_ask_for_it(
+    places: Places,
+) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "Ab" * 21 + "c"
+    insert(places, ssh={"key": key, "from": ["10.0.0.9"]})
+    assert first_boot(places)
+    assert "ssh: OPEN for the user service, from 10.0.0.9" in status(places).splitlines()
+    assert key in (places.system / "authorized_keys").read_text()
+    insert(places)
+    assert first_boot(places)
+    assert not (places.system / "authorized_keys").exists()
+    assert "ssh" not in status(places)
+    assert "dport 22" not in (places.system / "nftables.conf").read_text()
 
 
 def test_a_node_that_has_joined_takes_no_other_name(places: Places) -> None:
@@ -168,12 +216,15 @@ def test_a_broken_file_still_names_its_lamps(places: Places) -> None:
     assert lamps_on(places).driver == "gpio"
 
 
-def test_a_bad_card_has_a_blink_code_of_its_own() -> None:
-    period = sum(CARD)
+@pytest.mark.parametrize(
+    ("code", "drawn"), [(CARD, "xxxxxx   xx   xx"), (SHUT, "xxxxxx   xx   xx   xx")]
+)
+def test_a_bad_card_has_a_blink_code_of_its_own(code: Rhythm, drawn: str) -> None:
+    period = sum(code)
     assert period == sum(STATUS[NodeState.FAULT])
-    seen = [misprovisioned((n + 0.5) / 10) for n in range(period)]
+    seen = [misprovisioned((n + 0.5) / 10, code) for n in range(period)]
     alert = "".join("x" if lit[Lamp.ALERT] else " " for lit in seen)
-    assert alert.rstrip() == "xxxxxx   xx   xx"
+    assert alert.rstrip() == drawn
     assert [lit[Lamp.STATUS] for lit in seen] != [lit[Lamp.ALERT] for lit in seen]
     assert not any(lit[Lamp.CAMERA] for lit in seen)
 

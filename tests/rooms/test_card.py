@@ -17,6 +17,7 @@ from appliance.system import card, netfiles
 from tests.path.cards import PEM, document
 
 NFT = shutil.which("nft")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "Ab" * 21 + "c"
 
 
 def test_what_is_written_is_read() -> None:
@@ -51,6 +52,15 @@ def test_an_editor_of_windows_may_have_saved_it() -> None:
         ({"network": {"wifi_ssid": "pole"}}, "both or neither"),
         ({"network": {"wifi_ssid": "pole", "wifi_psk": "short"}}, "8 to 63"),
         ({"time": {"servers": ["-x"]}}, "time.servers[0]: "),
+        ({"ssh": {"key": KEY}}, "ssh: Object missing required field `from`"),
+        ({"ssh": {"key": KEY, "from": []}}, "ssh.from: "),
+        ({"ssh": {"key": KEY, "from": ["10.0.0.1/8"]}}, "ssh.from: 10.0.0.1/8 has host bits set"),
+        ({"ssh": {"key": KEY, "from": ["::/0"]}}, "ssh.from: ::/0 is everybody"),
+        ({"ssh": {"key": KEY[:-4], "from": ["10.0.0.1"]}}, "ssh.key: is no public key"),
+        ({"ssh": {"key": f"no-pty {KEY}", "from": ["10.0.0.1"]}}, "ssh.key: is no public key"),
+        ({"ssh": {"key": f"{KEY}\n{KEY}", "from": ["10.0.0.1"]}}, "ssh.key: is no public key"),
+        ({"ssh": {"key": "ssh-rsa AAAA", "from": ["10.0.0.1"]}}, "ssh.key: is no public key"),
+        ({"ssh": {"key": KEY, "from": ["10.0.0.1"], "user": "root"}}, "unknown field `user`"),
     ],
 )
 def test_a_bad_key_is_named(change: dict[str, Any], said: str) -> None:
@@ -98,7 +108,9 @@ def test_a_good_file_that_was_damaged_is_read_or_refused(noise: bytes, place: in
 
 def test_dhcp_over_the_cable_is_the_default() -> None:
     made = netfiles.files(card.convert(document()))
-    assert set(made) == {"picket.network", "timesyncd.conf", "nftables.conf"}
+    assert set(made) == {
+        "picket.network", "timesyncd.conf", "nftables.conf", "controllers.conf",
+    }  # fmt: skip
     assert "Name=e*" in made["picket.network"]
     assert "DHCP=yes" in made["picket.network"]
 
@@ -138,10 +150,46 @@ def test_a_controller_without_a_port_is_refused(url: str) -> None:
         netfiles.files(card.convert(document(link=link)))
 
 
+def test_nobody_is_let_in_unless_the_card_says_who() -> None:
+    made = netfiles.files(card.convert(document()))
+    assert "dport 22" not in made["nftables.conf"]
+    assert netfiles.SSH not in made
+    ssh = {"key": f"{KEY} anna@desk", "from": ["10.0.0.0/28", "fd00::7"]}
+    asked = document(ssh=ssh)
+    assert "ssh" not in card.node_toml(asked)
+    made = netfiles.files(card.convert(asked))
+    chain = made["nftables.conf"].partition("chain forward")[0]
+    assert "ip saddr 10.0.0.0/28 tcp dport 22 accept" in chain
+    assert "ip6 saddr fd00::7/128 tcp dport 22 accept" in chain
+    assert chain.count("dport 22") == 2
+    assert made[netfiles.SSH] == f"# from 10.0.0.0/28 fd00::7\n{KEY} anna@desk\n"
+
+
+def reach(**link: Any) -> list[str]:
+    made = netfiles.files(card.convert(document(link=link)))["controllers.conf"].splitlines()
+    assert made[:2] == ["[Service]", "IPAddressAllow="], "what the unit allows is forgotten first"
+    return [line.removeprefix("IPAddressAllow=") for line in made[2:]]
+
+
+def test_the_link_may_speak_to_the_controllers_and_to_nothing_else() -> None:
+    public = reach(controllers=["tls+tcp://203.0.113.9:7441", "tls+tcp://[2001:db8::9]:7441"],
+                   join="tls+tcp://203.0.113.9:7442")  # fmt: skip
+    assert public == ["localhost", "203.0.113.9", "2001:db8::9"]
+
+
+def test_a_controller_with_a_name_may_be_anywhere_and_the_firewall_is_left() -> None:
+    link = {"controllers": ["tls+tcp://watch.example:7441", "tls+tcp://10.0.0.5:7441"]}
+    assert reach(**link) == ["localhost", "any"]
+    rules = netfiles.files(card.convert(document(link=link)))["nftables.conf"]
+    assert "    tcp dport 7441 accept\n" in rules
+
+
 @pytest.mark.skipif(NFT is None, reason="nft is missing")
 def test_the_rules_are_rules(tmp_path: Path) -> None:
     rules = tmp_path / "nftables.conf"
-    made = netfiles.files(card.convert(document(network={"dns": ["fd00::1", "10.0.0.2"]})))
+    ssh = {"key": KEY, "from": ["10.0.0.0/28", "fd00::/64"]}
+    asked = document(network={"dns": ["fd00::1", "10.0.0.2"]}, ssh=ssh)
+    made = netfiles.files(card.convert(asked))
     rules.write_text(made["nftables.conf"], encoding="utf-8")
     done = subprocess.run(
         [NFT or "", "--check", "--file", str(rules)], capture_output=True, text=True, check=False

@@ -94,10 +94,10 @@ def test_the_camera_lamp_has_no_rhythm() -> None:
 
 def test_the_table_has_a_row_for_every_state() -> None:
     rows = table_markdown().splitlines()
-    assert len(rows) == 2 + len(STATES) + 2
+    assert len(rows) == 2 + len(STATES) + 3
     assert all(row.count("|") == 5 for row in rows)
     names = [row.split("|")[1].strip() for row in rows[2:]]
-    assert names == [*(s.value for s in MEANING), "(any)", "(fault)"]
+    assert names == [*(s.value for s in MEANING), "(any)", "(fault)", "(fault)"]
 
 
 @pytest.mark.parametrize("state", STATES)
