@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bundle
+import csi
 import initrd
 import lock
 import pack
@@ -71,13 +72,16 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
         BuildError: one line that says why.
     """
     check(work)
-    version, epoch = _version(), _epoch()
-    tree = debian(work, _cameras(), new_lock=new_lock)
+    version, epoch, cameras = _version(), _epoch(), _cameras()
+    sensor = csi.chosen(os.environ.get("PICKET_SENSOR", "imx219"))
+    require(*(csi.TOOLS if cameras.csi else ()))
+    tree = debian(work, cameras, new_lock=new_lock)
     kernel = (tree / "kernel").read_text(encoding="ascii").strip()
     locks = [REPOSITORY / "requirements.lock", HERE / "wheels.py"]
     site = _kept(work, "site", locks, lambda new: wheels.install(new, tree))
     code = [HERE / "wheels.py", *_sources()]
     ours = _kept(work, "ours", code, lambda new: wheels.ours(new, tree))
+    drivers = _drivers(work, tree) if cameras.csi else None
     making = work / "making"
     remove(making)
     making.mkdir(parents=True)
@@ -87,11 +91,15 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     with step("root"):
         stage.stage(tree / "root", (site, ours), making / "root", kernel, version)
         shutil.copy2(signed_by[0], making / "root/etc/rauc/keyring.pem")
+        if drivers:
+            csi.install(drivers, making / "root", kernel)
     with step("squashfs and its hash tree"):
         root = pack.squash(making / "root", making / "root.img", epoch, log)
     with step("initrd and image"):
         packed = initrd.make(tree / "root", kernel, HERE / "init")
         pack.boot(making / "boot", tree / "root", kernel, initrd=packed, root=root, slot="a")
+        if drivers:
+            csi.boot(drivers, making / "boot", sensor)
         card = pack.card(
             making / "card", making / "boot", tree / "root", root=root, epoch=epoch, log=log
         )
@@ -221,6 +229,12 @@ def _cameras() -> Layer:
         key=given("PICKET_CAMERAS_KEY", ""),
         accelerators=given("PICKET_ACCELERATORS", "") == "1",
     )
+
+
+def _drivers(work: Path, tree: Path) -> Path:
+    """Modules and overlays of a CSI camera."""
+    log = work / "csi.log"
+    return _kept(work, "csi", csi.inputs(tree), lambda new: csi.make(new, tree, log))
 
 
 def _layer_files(cameras: Layer, work: Path) -> list[Path]:

@@ -27,6 +27,7 @@ class Layer:
         packages: on top of packages.txt; the first is the kernel, "" for trixie-backports'.
         sources: deb822, "" for Debian alone.
         preferences: pins, "" for Debian alone.
+        csi: with the kernel's missing drivers, built as modules (csi.py).
     """
 
     name: str
@@ -34,6 +35,7 @@ class Layer:
     packages: tuple[str, ...]
     sources: str
     preferences: str
+    csi: bool = False
 
 
 def layer(name: str, *, url: str = "", key: str = "", accelerators: bool = False) -> Layer:
@@ -52,8 +54,8 @@ def layer(name: str, *, url: str = "", key: str = "", accelerators: bool = False
     if name not in tables:
         raise BuildError(f"PICKET_CAMERAS: no layer '{name}'; there are {', '.join(tables)}")
     table: dict[str, Any] = tables[name]
-    if not table:
-        return Layer(name, "", (), "", "")
+    if "suite" not in table:
+        return Layer(name, "", (), "", "", csi=bool(table.get("csi")))
     if not _URL.fullmatch(url):
         raise BuildError(f"PICKET_CAMERAS_URL: '{url}' is no address of an archive")
     if not Path(key).is_file():

@@ -18,7 +18,7 @@ import pytest
 from tests.image.card.parts import parts
 
 HERE = Path(__file__).resolve().parents[2] / "image-build"
-NAMES = ("work", "initrd", "cameras", "sbom", "stage", "pack", "wheels", "build")
+NAMES = ("work", "initrd", "cameras", "sbom", "stage", "pack", "wheels", "csi", "build")
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_apt_understands_the_pins(modules: dict[str, ModuleType], tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"name": "other"}, "no layer 'other'; there are debian, raspberry-pi"),
+        ({"name": "other"}, "no layer 'other'; there are debian, debian-csi, raspberry-pi"),
         ({"name": "raspberry-pi"}, "is no address"),
         ({"name": "raspberry-pi", "url": "https://a b/"}, "is no address"),
         ({"name": "raspberry-pi", "url": "https://a/", "key": "/nonexistent"}, "is no file"),
