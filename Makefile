@@ -53,7 +53,7 @@ guest-test: $(SANDBOX)/tree $(SANDBOX)/site $(GUEST) $(CAMERA) ## LEDs and camer
 	@$(PYTHON) -m tests.image.guest.run $(SANDBOX)/tree $(SANDBOX)/site $(GUEST)
 	@$(PYTHON) -m tests.image.guest.run_camera $(CAMERA) $(SANDBOX)/site $(GUEST)
 
-$(CAMERA): tests/image/guest/build-camera.sh tests/image/guest/camera.lock
+$(CAMERA): tests/image/guest/build-camera.sh tests/image/guest/camera.lock $(wildcard image-build/unused/*.py)
 	@tests/image/guest/build-camera.sh $@
 	@touch $@
 

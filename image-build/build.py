@@ -81,6 +81,8 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     site = _kept(work, "site", locks, lambda new: wheels.install(new, tree))
     code = [HERE / "wheels.py", *_sources()]
     ours = _kept(work, "ours", code, lambda new: wheels.ours(new, tree))
+    # An archive with a libcamera of its own has the picamera2 that goes with it, too.
+    sites = (site, ours) if cameras.sources else (site, _camera(work, tree), ours)
     drivers = _drivers(work, tree) if cameras.csi else None
     making = work / "making"
     remove(making)
@@ -89,7 +91,7 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     log.unlink(missing_ok=True)
     signed_by = bundle.keys(work)
     with step("root"):
-        stage.stage(tree / "root", (site, ours), making / "root", kernel, version)
+        stage.stage(tree / "root", sites, making / "root", kernel, version)
         shutil.copy2(signed_by[0], making / "root/etc/rauc/keyring.pem")
         if drivers:
             csi.install(drivers, making / "root", kernel)
@@ -111,7 +113,7 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
         )  # fmt: skip
     with step("compression"):
         name = f"picket-{version}-arm64"
-        _publish(out, name, card=card, root=root, tree=tree / "root", sites=(site, ours))
+        _publish(out, name, card=card, root=root, tree=tree / "root", sites=sites)
     remove(making)
 
 
@@ -229,6 +231,12 @@ def _cameras() -> Layer:
         key=given("PICKET_CAMERAS_KEY", ""),
         accelerators=given("PICKET_ACCELERATORS", "") == "1",
     )
+
+
+def _camera(work: Path, tree: Path) -> Path:
+    """picamera2."""
+    inputs = [HERE / "wheels.py", wheels.CAMERA, *sorted(wheels.UNUSED.rglob("*.py"))]
+    return _kept(work, "camera", inputs, lambda new: wheels.camera(new, tree))
 
 
 def _drivers(work: Path, tree: Path) -> Path:

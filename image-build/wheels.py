@@ -26,6 +26,9 @@ _UNUSED = (
     "numpy/random/lib",
 )
 _PIP = (sys.executable, "-mpip", "--quiet", "--disable-pip-version-check", "--no-deps")
+CAMERA = REPOSITORY / "tests/image/guest/camera.lock"
+UNUSED = Path(__file__).resolve().parent / "unused"
+"""What picamera2 imports and does not need."""
 _MODELS = ("*.tflite", "manifest.toml", "golden")
 
 
@@ -46,17 +49,35 @@ def install(site: Path, tree: Path) -> None:
         folder = Path(name)
         lock = folder / "node.lock"
         lock.write_text(locked(needed("picket")))
-        run([
-            *_PIP[:2], "install", *_PIP[2:], "--no-compile", "--only-binary=:all:",
-            "--require-hashes", "--implementation=cp", f"--python-version={PYTHON}",
-            f"--target={site}", *(f"--platform=manylinux_{minor}_aarch64" for minor in _PLATFORMS),
-            f"--requirement={lock}",
-        ])  # fmt: skip
+        _install(lock, site)
         _gpio(folder, site, tree / "headers")
     for pattern in _UNUSED:
         for path in site.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     _compile(site, tree / "root")
+
+
+def camera(folder: Path, tree: Path) -> None:
+    """Fill a folder with picamera2, for Debian's libcamera.
+
+    Raises:
+        BuildError: a wheel is missing.
+    """
+    _install(CAMERA, folder)
+    shutil.copytree(
+        UNUSED, folder, ignore=shutil.ignore_patterns("*.md", "__pycache__"), dirs_exist_ok=True
+    )
+    shutil.rmtree(folder / "bin", ignore_errors=True)
+    _compile(folder, tree / "root")
+
+
+def _install(lock: Path, folder: Path) -> None:
+    run([
+        *_PIP[:2], "install", *_PIP[2:], "--no-compile", "--only-binary=:all:",
+        "--require-hashes", "--implementation=cp", f"--python-version={PYTHON}",
+        f"--target={folder}", *(f"--platform=manylinux_{minor}_aarch64" for minor in _PLATFORMS),
+        f"--requirement={lock}",
+    ])  # fmt: skip
 
 
 def ours(folder: Path, tree: Path) -> None:

@@ -39,14 +39,7 @@ python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-h
   --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
   --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
   --requirement "$here/camera.lock" 2> >(grep -v '^WARNING: Location' >&2)
-# What picamera2 imports whether or not it is used, and what has no wheel: raw files (PiDNG), the
-# name of a process (prctl), a preview by DRM (pykms). Capturing uses none of them.
-mkdir "$out/site/pidng"
-touch "$out/site/pidng/__init__.py" "$out/site/prctl.py"
-echo 'Picamera2Camera = None' >"$out/site/pidng/camdefs.py"
-echo 'PICAM2DNG = None' >"$out/site/pidng/core.py"
-printf 'class _Any(type):\n    def __getattr__(cls, name):\n        return name\n\n\n%s\n' \
-  'class PixelFormat(metaclass=_Any): ...' >"$out/site/pykms.py"
+cp -r "$here/../../../image-build/unused/." "$out/site"
 
 rm -rf "$1"
 mv "$out" "$1"

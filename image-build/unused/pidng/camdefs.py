@@ -1,0 +1,3 @@
+"""In the place of PiDNG's camera definitions."""
+
+Picamera2Camera = None

@@ -1,0 +1,3 @@
+"""In the place of PiDNG's writer."""
+
+PICAM2DNG = None
