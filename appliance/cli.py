@@ -77,7 +77,9 @@ def _first_boot(arguments: argparse.Namespace) -> int:
     if arguments.blink:
         from appliance.services.misprovisioned import blink_until_stopped
 
-        blink_until_stopped(firstboot.lamps_on(places))
+        blink_until_stopped(
+            firstboot.lamps_on(places), shut=firstboot.data_is_shut(places)
+        )
         return 0
     if arguments.report is not None:
         firstboot.report(places, arguments.report)
@@ -89,10 +91,16 @@ def _first_boot(arguments: argparse.Namespace) -> int:
 
 
 def _update(arguments: argparse.Namespace) -> int:
+    from appliance.services import trial
     from appliance.services.update import update
 
-    version = update(arguments.bundle, restart=not arguments.no_restart)
-    print(f"{version} is installed; it is kept if its services come up")
+    if arguments.offered:
+        print(trial.try_offered(trial.Places()))
+    elif arguments.settle:
+        print(trial.settle(trial.Places()))
+    else:
+        version = update(arguments.bundle, restart=not arguments.no_restart)
+        print(f"{version} is installed; it is kept if its services come up")
     return 0
 
 
@@ -239,7 +247,16 @@ def _parser() -> argparse.ArgumentParser:
         "install a signed update in the other slot and try it",
         "picket update picket-1.2.0-arm64.raucb",
     )
-    sub.add_argument("bundle", type=Path, metavar="BUNDLE", help="as `make image` leaves it")
+    kind = sub.add_mutually_exclusive_group(required=True)
+    kind.add_argument(
+        "bundle", nargs="?", type=Path, metavar="BUNDLE", help="as `make image` leaves it"
+    )
+    kind.add_argument(
+        "--offered", action="store_true", help="what a roll-out brought: picket-update.service"
+    )
+    kind.add_argument(
+        "--settle", action="store_true", help="say what became of it: picket-confirm.service"
+    )
     sub.add_argument("--no-restart", action="store_true", help="only install")
     for name, command, what in (
         ("check-config", _check_config, "check a configuration, change nothing"),

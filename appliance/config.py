@@ -174,6 +174,20 @@ class Link(Struct, frozen=True, forbid_unknown_fields=True):
     outbox: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
 
 
+class Updates(Struct, frozen=True, forbid_unknown_fields=True):
+    """Updates that a roll-out brings. A node that is no image of Picket's never asks for one.
+
+    Attributes:
+        every_s: between two questions.
+        tried: folder in which root says what became of the last one.
+        release: says which version of the image runs.
+    """
+
+    every_s: Seconds = 300.0
+    tried: Annotated[str, Meta(min_length=1, max_length=200)] = "/data/update"
+    release: Annotated[str, Meta(min_length=1, max_length=200)] = "/etc/picket-release"
+
+
 class Local(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the three services of a node meet: sockets link.ipc and indicator.ipc in `run`."""
 
@@ -230,6 +244,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tracking: Tracking = msgspec.field(default_factory=Tracking)
     decision: Decision = msgspec.field(default_factory=Decision)
     link: Link = msgspec.field(default_factory=Link)
+    updates: Updates = msgspec.field(default_factory=Updates)
     local: Local = msgspec.field(default_factory=Local)
     lamps: Lamps = msgspec.field(default_factory=Lamps)
 
@@ -297,5 +312,10 @@ def _anchored(config: Config, folder: Path) -> Config:
         models=models,
         node=replace(config.node, identity=str(folder / config.node.identity)),
         link=replace(config.link, state=str(folder / config.link.state)),
+        updates=replace(
+            config.updates,
+            tried=str(folder / config.updates.tried),
+            release=str(folder / config.updates.release),
+        ),
         local=replace(config.local, run=str(folder / config.local.run)),
     )

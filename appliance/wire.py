@@ -13,6 +13,8 @@ Report      watch               link, after its commit      Ack
             link                controller, after its own   Ack
 Health      watch, through link controller                  Ack
 Renew       link                controller                  Renewed
+Upgrade     link                controller                  Bundle, Ack
+Pull        link                controller                  Part
 Show        watch               indicator, lamps set        Ack
 Any of them may be answered by Deny.
 
@@ -25,6 +27,7 @@ length is bounded before decoding. What is signed is signed as bytes and decoded
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
@@ -48,6 +51,10 @@ GRANT_MAX_BYTES = 2048
 ANSWER_MAX_BYTES = 256 * 1024
 """What a node will receive: an Offer or a Piece, with room."""
 
+BUNDLE_MAX_BYTES = 512 * 2**20
+"""An update: a root slot of 384 MiB and a boot slot of 80 MiB, uncompressed, and a signature."""
+TRIES_MAX = 99
+
 FLAGS_MAX = 32
 
 GRANT_KEY_BYTES = 1216
@@ -67,6 +74,8 @@ Reason = Annotated[str, Meta(max_length=REASON_MAX_CHARS)]
 """For people; the sender cuts it to length, whoever shows it makes it `printable`."""
 Id16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+"""SHA-256."""
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Pem = Annotated[bytes, Meta(min_length=1, max_length=16 * 1024)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -74,6 +83,9 @@ Cosine = Annotated[float, Meta(ge=-1.0, le=1.0)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[float, Meta(ge=0.0, le=1e12)]
 Mebibytes = Annotated[float, Meta(ge=0.0, le=1e6)]
+_Part = Annotated[int, Meta(ge=0, le=999_999_999)]
+Version = tuple[_Part, _Part, _Part, _Part]
+"""Of the software, (1, 2, 0, 0) for 1.2: a version is compared as it is; see system/release.py."""
 
 
 class Alert(msgspec.Struct, frozen=True, array_like=True, tag="alert/1"):
@@ -267,6 +279,47 @@ class Renew(msgspec.Struct, frozen=True, array_like=True, tag="renew/1"):
     csr: Pem
 
 
+class Outcome(StrEnum):
+    """What became of the last update that was tried on a node."""
+
+    NONE = "none"
+    FETCHING = "fetching"
+    INSTALLING = "installing"
+    """Fetched whole, and handed to root."""
+    TRYING = "trying"
+    """Installed in the other slot; not yet found good there."""
+    INSTALLED = "installed"
+    ROLLED_BACK = "rolled-back"
+    REFUSED = "refused"
+
+
+class Upgrade(msgspec.Struct, frozen=True, array_like=True, tag="upgrade/1"):
+    """Is there an update for this node? Every few minutes, and when there is news of the last one.
+
+    Attributes:
+        running: version of the image that runs.
+        outcome: of the update named by `bundle`.
+        bundle: SHA-256 of an update, None if none was ever offered to this node.
+        tries: how often root has tried that one.
+        why: it was refused or rolled back, or does not get on; "" if all is well.
+    """
+
+    node: Name
+    running: Version
+    outcome: Outcome
+    bundle: Digest | None
+    tries: Annotated[int, Meta(ge=0, le=TRIES_MAX)] = 0
+    why: Reason = ""
+
+
+class Pull(msgspec.Struct, frozen=True, array_like=True, tag="pull/1"):
+    """One part of the update on offer, named by its SHA-256."""
+
+    node: Name
+    bundle: Digest
+    index: Annotated[int, Meta(ge=0, le=BUNDLE_MAX_BYTES)]
+
+
 class Show(msgspec.Struct, frozen=True, array_like=True, tag="show/1"):
     """What the lamps are to tell, to the indicator service: at each change and once a second."""
 
@@ -314,6 +367,28 @@ class Piece(msgspec.Struct, frozen=True, array_like=True, tag="piece/1"):
     sealed: Annotated[bytes, Meta(min_length=1, max_length=PIECE_MAX_BYTES)]
 
 
+class Bundle(msgspec.Struct, frozen=True, array_like=True, tag="bundle/1"):
+    """Answer to Upgrade: there is one. Worth nothing without RAUC's signature, checked by root.
+
+    Attributes:
+        sha256: of all of it.
+        size: in bytes.
+        part_bytes: of each part but the last, which may be shorter.
+    """
+
+    version: Version
+    sha256: Digest
+    size: Annotated[int, Meta(ge=1, le=BUNDLE_MAX_BYTES)]
+    part_bytes: Annotated[int, Meta(ge=1024, le=PIECE_MAX_BYTES)]
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, tag="part/1"):
+    """Answer to Pull: part of a signed file that is no secret."""
+
+    index: Annotated[int, Meta(ge=0, le=BUNDLE_MAX_BYTES)]
+    content: Annotated[bytes, Meta(min_length=1, max_length=PIECE_MAX_BYTES)]
+
+
 class Joined(msgspec.Struct, frozen=True, array_like=True, tag="joined/1"):
     """Answer to Join: the node's certificate."""
 
@@ -343,9 +418,9 @@ class Deny(msgspec.Struct, frozen=True, array_like=True, tag="deny/1"):
     reason: Reason
 
 
-Request: TypeAlias = Join | Hello | Poll | Fetch | Report | Health | Renew | Show
+Request: TypeAlias = Join | Hello | Poll | Fetch | Report | Health | Renew | Upgrade | Pull | Show
 """All that may be asked."""
-Answer: TypeAlias = Welcome | Offer | Piece | Joined | Renewed | Ack | Deny
+Answer: TypeAlias = Welcome | Offer | Piece | Joined | Renewed | Bundle | Part | Ack | Deny
 """All that may be answered."""
 
 M = TypeVar("M")

@@ -6,6 +6,7 @@ poll-N     questions that the controller may park                               
 relay-N    all others that only the controller can answer                       link/relay.py
 uplink     outbox → controller, until acknowledged                              link/uplink.py
 care       certificate renewed in time; a failed card tried again               link/renewal.py
+update     on an image: what a roll-out brings, fetched for root to install     link/upgrade.py
 heart      feeds the watchdog while the others make progress                    services/process.py
 
 It sees sealed alerts, ciphertext and figures, never a face or an open list. It writes to one
@@ -24,7 +25,9 @@ from pathlib import Path
 
 from appliance.alerts.durable import SqliteOutbox
 from appliance.config import Config
-from appliance.errors import LinkError, WatchlistError
+from appliance.errors import LinkError, UpdateError, WatchlistError
+from appliance.interfaces import Clock
+from appliance.link import outcome
 from appliance.link.cache import PieceCache
 from appliance.link.floors import Floors
 from appliance.link.nng import NngLink
@@ -32,8 +35,10 @@ from appliance.link.question import ask
 from appliance.link.rawrep import RawRep
 from appliance.link.relay import Relay
 from appliance.link.renewal import Renewal
+from appliance.link.upgrade import Upgrader
 from appliance.link.uplink import Uplink
 from appliance.services.process import Heart, private_socket, stop_on_signals, when_stopped
+from appliance.system import release
 from appliance.system.clock import SystemClock
 from appliance.system.memory import rss_bytes
 from appliance.system.worker import Crew, Worker
@@ -55,8 +60,8 @@ _POLLERS, _RELAYERS = 3, 2
 """A watch service that was started again leaves a poll parked behind; two such hinder no third."""
 _WAITING = 8
 """Questions that may wait for a thread; one watch service never has so many."""
-_TURNS = _POLLERS + _RELAYERS + 2
-"""Questions to the controller at once: those, the uplink's and the renewal's."""
+_TURNS = _POLLERS + _RELAYERS + 3
+"""Questions to the controller at once: those, the uplink's, the renewal's and the update's."""
 _SILENCE_S = 30.0
 """Without a sign of a controller for so long, the next one, or the same one from scratch: a
 handshake that froze is never given up by itself."""
@@ -132,6 +137,9 @@ class LinkService:
             rss_mib=lambda: rss_bytes() / 2**20,
             timeout_s=settings.answer_timeout_s,
         )
+        self._upgrader = self._make_upgrader(config, clock)
+        if self._upgrader is not None:
+            stack.callback(self._upgrader.close)
         self._polls: _Waiting = queue.Queue(_WAITING)
         self._others: _Waiting = queue.Queue(_WAITING)
 
@@ -154,10 +162,33 @@ class LinkService:
             Worker(f"relay-{n}", lambda: self._forward(self._others), self._stop)
             for n in range(_RELAYERS)
         ]
+        if self._upgrader is not None:
+            waiting.append(Worker("update", self._upgrader.step, self._stop))
         when_stopped(self._stop, lambda: self._upstream.wind_down(_LAST_WORDS_S))
         Crew([*alive, *waiting, Heart(alive, self._stop).worker()], self._stop).run()
         if not self._outbox.durable:
             self._uplink.flush(_LAST_WORDS_S)
+
+    def _make_upgrader(self, config: Config, clock: Clock) -> Upgrader | None:
+        """None where there is no image that could be updated."""
+        try:
+            running = release.running(Path(config.updates.release))
+        except UpdateError as e:
+            log.info("no updates are asked for: %s", e)
+            return None
+        return Upgrader(
+            config.node.id,
+            self._upstream,
+            self._outbox,
+            state=Path(config.link.state),
+            running=running,
+            tried=lambda: outcome.read(Path(config.updates.tried)),
+            timeout_s=config.link.answer_timeout_s,
+            rng=random.Random(),  # noqa: S311 - spreads questions, guards nothing
+            clock=clock,
+            stop=self._stop,
+            every_s=config.updates.every_s,
+        )
 
     def _receive(self) -> None:
         """Take one question; answer it, or hand it to a thread that may wait for the answer."""

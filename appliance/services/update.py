@@ -5,38 +5,43 @@
 3. install  RAUC writes the slot that does not run
 4. restart  into it, for one try; the image's picket-confirm.service keeps it or leaves it
 
-Enters: a file. Leaves: two programs of the image, started: rauc and systemctl. The power may go at
-any point: until the last step the old slot is what starts.
+Enters: a file that only root can change. Leaves: two programs of the image, started: rauc and
+systemctl. The power may go at any point: until the last step the old slot is what starts. What a
+roll-out brought is trial.py's, which takes the same steps.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import UpdateError
+from appliance.system import release as releases
+from appliance.wire import Version
 
 log = logging.getLogger(__name__)
 
 COMPATIBLE = "picket-arm64"
-RELEASE = Path("/etc/picket-release")
-_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,3}")
 _INFO_S, _INSTALL_S, _RESTART_S = 120.0, 1800.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
-    """What RAUC says of a bundle whose signature is good."""
+class Signed:
+    """What RAUC says of a bundle whose signature is good.
 
-    compatible: str
-    version: str
+    Attributes:
+        version: as it is compared.
+        named: as it is written in the bundle.
+    """
+
+    version: Version
+    named: str
 
 
-def update(bundle: Path, *, release: Path = RELEASE, restart: bool = True) -> str:
+def update(bundle: Path, *, release: Path = releases.RELEASE, restart: bool = True) -> str:
     """Install an update.
 
     Args:
@@ -53,47 +58,56 @@ def update(bundle: Path, *, release: Path = RELEASE, restart: bool = True) -> st
     """
     if not bundle.is_file():
         raise UpdateError(f"{bundle}: no such file")
-    offered, running = _info(bundle), _running(release)
-    if offered.compatible != COMPATIBLE:
-        raise UpdateError(f"{bundle}: is for '{offered.compatible}', this is {COMPATIBLE}")
-    if _parts(offered.version) < _parts(running):
-        raise UpdateError(
-            f"{bundle}: version {offered.version} is older than {running}, which runs"
-        )
-    log.info("installing %s over %s", offered.version, running)
-    _run(["rauc", "install", str(bundle)], _INSTALL_S)
+    signed = read(bundle, release=release)
+    install(bundle)
     if restart:
-        # The firmware's "tryboot": the other slot, for one start only.
-        _run(["systemctl", "reboot", "--reboot-argument=0 tryboot"], _RESTART_S)
-    return offered.version
+        try_other_slot()
+    return signed.named
 
 
-def _info(bundle: Path) -> Bundle:
+def read(bundle: Path, *, release: Path) -> Signed:
+    """Steps 1 and 2.
+
+    Raises:
+        UpdateError: as `update` does.
+    """
+    signed, running = _info(bundle), releases.running(release)
+    if signed.version < running:
+        raise UpdateError(
+            f"{bundle}: version {signed.named} is older than {releases.shown(running)}, which runs"
+        )
+    return signed
+
+
+def install(bundle: Path) -> None:
+    """Step 3.
+
+    Raises:
+        UpdateError: RAUC failed.
+    """
+    log.info("installing %s", bundle)
+    _run(["rauc", "install", str(bundle)], _INSTALL_S)
+
+
+def try_other_slot() -> None:
+    """Step 4: the firmware's "tryboot", the other slot for one start only.
+
+    Raises:
+        UpdateError: systemd refused.
+    """
+    _run(["systemctl", "reboot", "--reboot-argument=0 tryboot"], _RESTART_S)
+
+
+def _info(bundle: Path) -> Signed:
     said = _run(["rauc", "info", "--output-format=json", str(bundle)], _INFO_S)
     try:
         told = json.loads(said[said.index("{") :])
-        return Bundle(str(told["compatible"]), str(told["version"]))
+        compatible, version = str(told["compatible"]), str(told["version"])
     except (ValueError, KeyError, TypeError) as e:
         raise UpdateError(f"{bundle}: rauc does not tell what it is") from e
-
-
-def _running(release: Path) -> str:
-    try:
-        return release.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as e:
-        raise UpdateError(f"{release}: cannot be read: this is no image of Picket's") from e
-
-
-def _parts(version: str) -> tuple[int, ...]:
-    """A version, to be compared.
-
-    Raises:
-        UpdateError: it is none.
-    """
-    if not _VERSION.fullmatch(version):
-        raise UpdateError(f"'{version[:40]}' is no version, such as 1.2.3")
-    found = tuple(int(part) for part in version.split("."))
-    return found + (0,) * (4 - len(found))
+    if compatible != COMPATIBLE:
+        raise UpdateError(f"{bundle}: is for '{compatible[:40]}', this is {COMPATIBLE}")
+    return Signed(releases.parse(version), version)
 
 
 def _run(command: list[str], timeout_s: float) -> str:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from appliance.interfaces import Clock
@@ -15,6 +16,8 @@ from appliance.system.health import Vitals, too_hot
 from appliance.system.thermal import SYS, Thermal, read
 from appliance.watchlist.match import Watchlist
 
+UPDATING = Path("/run/picket-update")
+"""There for as long as picket-update.service runs; only root can make it."""
 _FPS_WINDOW_S = 3.0
 
 
@@ -59,6 +62,7 @@ class Monitor:
         fallen: whether an accelerator has failed and the CPU does its work.
         fps_asked: frames per second asked of the sensor, 0 if it has its own.
         hidden: columns of part-hidden faces that this node can search.
+        updating: a folder that is there while root installs an update.
     """
 
     def __init__(
@@ -73,11 +77,12 @@ class Monitor:
         fallen: Callable[[], bool],
         fps_asked: float,
         hidden: frozenset[str] = frozenset(),
+        updating: Path = UPDATING,
     ) -> None:
         self._clock, self._ledger, self._counters = clock, ledger, counters
         self._capture, self._controllers = capture, controllers
         self._keeper, self._fallen, self._fps_asked = keeper, fallen, fps_asked
-        self._columns = hidden
+        self._columns, self._updating = hidden, updating
         self._ticks: deque[tuple[int, int]] = deque()
         self._hot = False
         self.thermal = Thermal()
@@ -114,6 +119,7 @@ class Monitor:
             lease_left_s=math.inf if watchlist is None else watchlist.lease_left_s(now_ns),
             fps=self.fps,
             fps_asked=self._fps_asked,
+            updating=self._updating.is_dir(),
             hidden_unsearchable=watchlist is not None
             and not self._columns <= set(watchlist.columns),
         )

@@ -41,6 +41,7 @@ class Vitals:
         memory_free_mib: that the kernel can give away (MemAvailable).
         hidden_unsearchable: the list in use has no templates for part-hidden faces, or none that
             this node's models can be compared with.
+        updating: root installs an update; the power must stay on.
     """
 
     balanced: bool
@@ -65,6 +66,7 @@ class Vitals:
     disk_free_mib: float = math.inf
     memory_free_mib: float = math.inf
     hidden_unsearchable: bool = False
+    updating: bool = False
 
 
 HOT_FROM_C, HOT_UNTIL_C = 80.0, 75.0
@@ -84,6 +86,7 @@ ALERT_SHOWN_S = 3.0
 RULES: tuple[tuple[NodeState, Callable[[Vitals], bool]], ...] = (
     (NodeState.FAULT, lambda v: not v.balanced or v.outbox_full),
     (NodeState.ALERT, lambda v: v.since_alert_s < ALERT_SHOWN_S),
+    (NodeState.UPDATING, lambda v: v.updating),
     (NodeState.HOT, lambda v: v.hot),
     (NodeState.NO_WATCHLIST, lambda v: not v.list_open and v.list_refused),
     (NodeState.STARTING, lambda v: not v.list_open and not v.asked),

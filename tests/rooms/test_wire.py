@@ -59,6 +59,8 @@ def legal(kind: inspect.Type) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911 
         case inspect.BytesType(min_length=given_least, max_length=int() as most):
             least = given_least or 0
             return st.binary(min_size=least, max_size=max(least, min(most, _LONGEST_IN_TESTS)))
+        case inspect.EnumType(cls=enum):
+            return st.sampled_from(enum)
         case inspect.BoolType():
             return st.booleans()
         case inspect.NoneType():
@@ -95,6 +97,8 @@ def largest(kind: inspect.Type) -> Any:  # noqa: C901, PLR0911 - one line per ki
             return (largest(item),) * most
         case inspect.StructType(cls=cls, fields=fields):
             return cls(*[largest(field.type) for field in fields])
+        case inspect.EnumType(cls=enum):
+            return max(enum, key=len)
         case inspect.BoolType():
             return True
         case inspect.NoneType():
