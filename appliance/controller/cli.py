@@ -22,6 +22,7 @@ from appliance.controller.commands import (
     provision,
     push,
     serve,
+    update,
 )
 from appliance.errors import PicketError
 from appliance.wire import printable
@@ -63,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"picketctl {__version__}")
     commands = Commands(parser, "picketctl")
-    for module in (fleet, provision, lists, deployments, push, serve, nodes, alerts):
+    for module in (fleet, provision, lists, deployments, push, serve, nodes, alerts, update):
         module.add(commands)
     return parser

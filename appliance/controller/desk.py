@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.alerts.seal import AlertPrivateKey
 from appliance.controller.attendance import Attendance
+from appliance.controller.bundles import Bundles
 from appliance.controller.endpoints import Endpoints
 from appliance.controller.events import Notify
 from appliance.controller.joining import Issue, Joining
@@ -18,6 +19,7 @@ from appliance.controller.office import Office
 from appliance.controller.polls import Polls
 from appliance.controller.reception import Reception
 from appliance.controller.store import Store
+from appliance.controller.upgrades import Upgrades
 from appliance.interfaces import Clock
 
 
@@ -33,11 +35,13 @@ class Desk:
         utc_ms: wall clock.
         silent_hours: a node that comes back after a longer silence is quarantined.
         notify: told of each event, by several threads.
+        bundles: gives out updates; None gives out none.
 
     Attributes:
         office: the plan in force.
         attendance: what was last heard of each node.
         lines: what is to be added to the record.
+        upgrades: answers what is asked about updates.
         polls, reception, joining: answer their kind of question.
         endpoints: answers all of a node's.
     """
@@ -53,6 +57,7 @@ class Desk:
         utc_ms: Callable[[], int],
         silent_hours: float,
         notify: Notify,
+        bundles: Bundles | None = None,
     ) -> None:
         self.office = Office(store)
         self.attendance = Attendance(store.nodes)
@@ -88,12 +93,22 @@ class Desk:
             utc_ms=utc_ms,
             notify=notify,
         )
+        self.upgrades = Upgrades(
+            self.office,
+            store.rollouts,
+            bundles=bundles,
+            clock=clock,
+            utc_ms=utc_ms,
+            notify=notify,
+        )
+        self.upgrades.prepare()
         self.endpoints = Endpoints(
             self.office,
             store,
             polls=self.polls,
             reception=self.reception,
             attendance=self.attendance,
+            upgrades=self.upgrades,
             issue=issue,
             clock=clock,
             utc_ms=utc_ms,

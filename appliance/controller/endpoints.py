@@ -19,6 +19,7 @@ from appliance.controller.office import Office
 from appliance.controller.polls import Polls
 from appliance.controller.reception import Reception
 from appliance.controller.store import Status, Store
+from appliance.controller.upgrades import Upgrades
 from appliance.errors import ControllerError, IdentityError, StoreError, WireError
 from appliance.interfaces import Clock
 from appliance.watchlist.pieces import DIGEST_BYTES
@@ -33,11 +34,13 @@ from appliance.wire import (
     Join,
     Piece,
     Poll,
+    Pull,
     Renew,
     Renewed,
     Report,
     Request,
     Show,
+    Upgrade,
 )
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class Endpoints:
         polls: answers hellos and polls.
         reception: takes reports.
         attendance: told of every sign of life.
+        upgrades: answers what is asked about updates.
         issue: makes certificates.
         clock: when a question came.
         utc_ms: wall clock.
@@ -71,6 +75,7 @@ class Endpoints:
         polls: Polls,
         reception: Reception,
         attendance: Attendance,
+        upgrades: Upgrades,
         issue: Issue,
         clock: Clock,
         utc_ms: Callable[[], int],
@@ -78,6 +83,7 @@ class Endpoints:
     ) -> None:
         self._office, self._store = office, store
         self._polls, self._reception, self._attendance = polls, reception, attendance
+        self._upgrades = upgrades
         self._issue, self._clock, self._utc_ms, self._notify = issue, clock, utc_ms, notify
         self._pieces: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._renewed_ns: dict[str, int] = {}
@@ -111,7 +117,9 @@ class Endpoints:
         self._pieces.clear()
 
     def _dispatch(
-        self, request: Hello | Poll | Report | Health | Fetch | Renew, reply_to: bytes
+        self,
+        request: Hello | Poll | Report | Health | Fetch | Renew | Upgrade | Pull,
+        reply_to: bytes,
     ) -> Answer | None:
         received_ns = self._clock.boot_ns()
         if not isinstance(request, Hello):  # a hello is looked at more closely
@@ -130,6 +138,10 @@ class Endpoints:
                 answer = self._fetch(request)
             case Renew():
                 answer = self._renew(request, received_ns)
+            case Upgrade():
+                answer = self._upgrades.answer(request)
+            case Pull():
+                answer = self._upgrades.part(request)
         return answer
 
     def _take(self, report: Report, reply_to: bytes, received_ns: int) -> Answer | None:

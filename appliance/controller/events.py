@@ -14,6 +14,9 @@ withdrawn    node, boot, list_id
 wiping       node, boot: was told to
 wiped        node, boot: has done so
 ended        deployment: its planned time is over
+update       node, version, step (of rollout.py), reason
+paused       rollout, reason: too many nodes have failed
+missing      reason: the update is not offered, because its file is not here
 alert        every field of the tuple, nbytes (of the tuple), received_boot_ns
 unreadable   node, boot, sequence, reason: stored, and does not open
 duplicate    node, boot, sequence

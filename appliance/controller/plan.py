@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from appliance.controller.rollout import Rollout
 from appliance.controller.store import Deployment, ListRow, NodeRow, Seen, Status, Store
 
 SILENT_MS = 150_000
@@ -38,12 +39,14 @@ class Plan:
         running: deployments that were not stopped, newest first; some may be past their end.
         lists: the versions that those name, as far as their keys exist.
         wipes: nodes with an open order to wipe.
+        rollout: of an update, that was not stopped.
     """
 
     nodes: Mapping[str, NodeRow]
     running: tuple[Deployment, ...]
     lists: Mapping[tuple[str, int], ListRow]
     wipes: frozenset[str]
+    rollout: Rollout | None = None
 
     def admits(self, node: str) -> bool:
         """Whether a node may connect and ask: it has joined, and was not revoked."""
@@ -97,6 +100,7 @@ def read_plan(store: Store) -> Plan:
         running=running,
         lists=lists,
         wipes=frozenset(w.node for w in store.deployments.wipes() if w.done_ms is None),
+        rollout=store.rollouts.current(),
     )
 
 

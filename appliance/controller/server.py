@@ -179,6 +179,7 @@ class Server:
             self._plan = plan
             self._desk.attendance.expect(plan.nodes)
             self._desk.endpoints.forget_pieces()
+            self._desk.upgrades.prepare()
             # Their parked polls get a last word first; at the next tick they are cut off.
             self._leaving = {n for n in before.nodes if before.admits(n) and not plan.admits(n)}
             self._renew_tls()
@@ -203,6 +204,7 @@ class Server:
     def _flush(self) -> None:
         self._desk.lines.flush(self._store.records)
         self._desk.attendance.flush()
+        self._desk.upgrades.flush()
 
     def _suspect(self, reason: str) -> None:
         """Count it, and tell it at most once a second: a flood must not fill the screen."""

@@ -11,6 +11,7 @@ from appliance.controller.sql_deployments import SqlDeployments
 from appliance.controller.sql_lists import SqlLists
 from appliance.controller.sql_nodes import SqlNodes
 from appliance.controller.sql_records import SqlRecords
+from appliance.controller.sql_rollouts import SqlRollouts
 
 
 class SqlStore:
@@ -30,6 +31,7 @@ class SqlStore:
         self.deployments = SqlDeployments(self._database)
         self.alerts = SqlAlerts(self._database)
         self.records = SqlRecords(self._database)
+        self.rollouts = SqlRollouts(self._database)
 
     def __enter__(self) -> Self:
         return self

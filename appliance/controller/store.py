@@ -1,4 +1,4 @@
-"""What the controller keeps, as a seam: nodes, lists, deployments, alerts, the record.
+"""What the controller keeps, as a seam: nodes, lists, deployments, alerts, roll-outs, record.
 
 Enters: what operators order and what nodes report. Leaves: the same, after a restart too. When a
 method that writes returns, the row is committed; that is what lets the controller acknowledge.
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from appliance.controller.rollout import Rollouts
 from appliance.wire import Alert, Health
 
 
@@ -374,6 +375,8 @@ class Store(AbstractContextManager["Store"], Protocol):
     def alerts(self) -> Alerts: ...
     @property
     def records(self) -> Records: ...
+    @property
+    def rollouts(self) -> Rollouts: ...
 
     def revision(self) -> int:
         """Changes whenever an operator, or a node that joins, changed anything."""

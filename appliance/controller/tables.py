@@ -145,6 +145,44 @@ conflicts = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("rollout", _Name, primary_key=True),
+    Column("version", String(40), nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("stages", Text, nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("stop_after", Integer, nullable=False),
+    Column("tolerated", Integer, nullable=False),
+    Column("while_watching", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+)
+
+upgrades = Table(
+    "upgrades",
+    metadata,
+    Column("rollout", _Name, primary_key=True),
+    Column("node", _Name, primary_key=True),
+    Column("step", String(16), nullable=False),
+    Column("fetched", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+running = Table(
+    "running",
+    metadata,
+    Column("node", _Name, primary_key=True),
+    Column("version", String(40), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 records = Table(
     "records",
     metadata,

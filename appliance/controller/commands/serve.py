@@ -15,6 +15,7 @@ from types import FrameType
 
 from appliance.alerts.seal import AlertPrivateKey
 from appliance.controller.arguments import Commands
+from appliance.controller.bundles import FOLDER, Bundles
 from appliance.controller.desk import Desk
 from appliance.controller.events import Notify, event
 from appliance.controller.fleet import Fleet
@@ -97,6 +98,7 @@ def open_desk(fleet: Fleet, store: Store, *, notify: Notify) -> Desk:
         utc_ms=now_ms,
         silent_hours=fleet.settings.silent_hours,
         notify=notify,
+        bundles=Bundles(fleet.folder / FOLDER),
     )
 
 
