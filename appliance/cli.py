@@ -16,6 +16,7 @@ from pathlib import Path
 
 from appliance.controller.arguments import hours, rate, reference
 from appliance.errors import PicketError
+from appliance.system import journal
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -28,12 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     level = getattr(logging, os.environ.get("PICKET_LOG", "WARNING").upper(), logging.WARNING)
-    logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(journal.Formatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     command: Command = arguments.command
     try:
         return command(arguments)
     except PicketError as e:
-        print(f"picket: error: {e}", file=sys.stderr)
+        print(journal.graded(f"picket: error: {e}", journal.ERROR), file=sys.stderr)
         return e.exit_status
     except KeyboardInterrupt:
         print("picket: interrupted", file=sys.stderr)
@@ -77,9 +80,7 @@ def _first_boot(arguments: argparse.Namespace) -> int:
     if arguments.blink:
         from appliance.services.misprovisioned import blink_until_stopped
 
-        blink_until_stopped(
-            firstboot.lamps_on(places), shut=firstboot.data_is_shut(places)
-        )
+        blink_until_stopped(firstboot.lamps_on(places), shut=firstboot.data_is_shut(places))
         return 0
     if arguments.report is not None:
         firstboot.report(places, arguments.report)
@@ -161,6 +162,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from appliance.services.doctor import doctor
 
     return doctor(load(arguments.config), as_json=arguments.json)
+
+
+def _faults(arguments: argparse.Namespace) -> int:
+    from appliance.services.faults import kept
+
+    lines = kept(arguments.folder)
+    print("\n".join(lines or ["none kept" if lines == [] else "nothing is kept here"]))
+    return 0
 
 
 def _leds(arguments: argparse.Namespace) -> int:
@@ -295,6 +304,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--config", type=Path, required=True, metavar="FILE", help="node.toml")
     sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = add("faults", _faults, "print what went wrong over the last starts", "picket faults")
+    sub.add_argument(
+        "--folder", type=Path, default=Path("/data/faults"), metavar="FOLDER",
+        help="where picket-faults.service keeps them (default /data/faults)",
+    )  # fmt: skip
     sub = add(
         "leds",
         _leds,

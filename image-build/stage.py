@@ -17,7 +17,7 @@ REPOSITORY = HERE.parent
 _ENABLED = (
     "picket.target", "picket-watch.service", "picket-link.service", "picket-indicator.service",
     "picket-first-boot.service", "picket-grow.service", "picket-data.service",
-    "picket-sim.service",
+    "picket-sim.service", "picket-ssh.service", "picket-faults.service",
     "picket-wifi.service", "picket-confirm.service", "picket-boot-repair.service",
     "nftables.service", "systemd-networkd.service", "systemd-resolved.service",
     "systemd-timesyncd.service",

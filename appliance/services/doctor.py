@@ -29,10 +29,13 @@ from appliance.errors import IdentityError, PicketError
 from appliance.indicator.drivers import open_lamps
 from appliance.indicator.gpio import Pin
 from appliance.link import credentials
+from appliance.services import faults, firstboot
 from appliance.services.cameras import open_camera
 from appliance.services.filming import camera_lamp
+from appliance.services.firstboot import Places
 from appliance.services.process import listens
 from appliance.system import doctor as judged
+from appliance.system import netfiles
 from appliance.system.clock import SystemClock
 from appliance.system.doctor import Finding
 from appliance.system.memory import available_bytes
@@ -43,27 +46,37 @@ _CONNECT_S = 3.0
 _SYSTEMCTL_S = 5.0
 _SERVICES = ("watch", "link", "indicator")
 _PROC = Path("/proc")
+_BLOCK = Path("/sys/dev/block")
+HERE = Places.under(Path("/"))
 
 
-def doctor(config: Config, *, as_json: bool) -> int:
+def doctor(config: Config, *, as_json: bool, places: Places = HERE) -> int:
     """Check everything and print what was found.
+
+    Args:
+        config: of the node.
+        as_json: for programs.
+        places: of an image's files; elsewhere they are missing.
 
     Returns:
         0 if nothing is bad, else 1.
     """
-    findings = examine(config)
+    findings = examine(config, places)
     report = judged.as_json(findings) if as_json else judged.as_text(findings)
     sys.stdout.write(f"{report}\n")
     return judged.exit_status(findings)
 
 
-def examine(config: Config) -> list[Finding]:
+def examine(config: Config, places: Places = HERE) -> list[Finding]:
     """Every check, in the order in which a node needs what is checked."""
     checks: tuple[tuple[str, Callable[[Config], Finding]], ...] = (
         ("clock", _clock),
         ("heat", _heat),
         ("memory", _memory),
         ("disk", _disk),
+        ("data", lambda config: _data(config, places)),
+        ("ssh", lambda _: _ssh(places)),
+        ("faults", lambda _: judged.faults(faults.kept(places.faults))),
         ("models", _models),
         ("accelerator", _accelerator),
         ("camera", _camera),
@@ -117,6 +130,46 @@ def _disk(config: Config) -> Finding:
     except OSError as e:
         refused, free = e.strerror or str(e), 0
     return judged.disk(str(folder), free / 2**20, refused)
+
+
+def _data(config: Config, places: Places) -> Finding:
+    """Asked of the kernel; only the reason is taken from what opened it."""
+    said = firstboot.data_said(places)
+    try:
+        number = Path(config.link.state).stat().st_dev
+    except OSError as e:
+        return judged.unknown("data", f"{config.link.state}: {e.strerror}")
+    encrypted = is_encrypted(f"{os.major(number)}:{os.minor(number)}")
+    return judged.data(encrypted=encrypted, why=str(said.get("by" if encrypted else "why", "")))
+
+
+def is_encrypted(device: str, block: Path = _BLOCK) -> bool:
+    """Whether a device, or one that it stands on, is dm-crypt's.
+
+    Args:
+        device: MAJOR:MINOR.
+        block: sysfs's folder of devices by number.
+    """
+    here = block / device
+    try:
+        if (here / "dm/uuid").read_text(encoding="ascii").startswith("CRYPT-"):
+            return True
+    except OSError:  # no device mapper's
+        pass
+    below = sorted((here / "slaves").glob("*/dev"))
+    return bool(below) and all(
+        is_encrypted(path.read_text(encoding="ascii").strip(), block) for path in below
+    )
+
+
+def _ssh(places: Places) -> Finding:
+    try:
+        head = (places.system / netfiles.SSH).read_text(encoding="ascii").partition("\n")[0]
+    except FileNotFoundError:
+        return judged.ssh(None)
+    except OSError as e:
+        return judged.unknown("ssh", f"{places.system / netfiles.SSH}: {e.strerror}")
+    return judged.ssh(head.removeprefix("# "))
 
 
 def _manifest(config: Config) -> Manifest:

@@ -53,6 +53,7 @@ class Places:
         state: of the link service: certificates, outbox.
         identity: the watch service's key, until picket-join.service takes it away.
         data: what picket-data.service says of the data partition; missing where there is none.
+        faults: what picket-faults.service keeps; likewise.
     """
 
     card: Path
@@ -62,6 +63,7 @@ class Places:
     state: Path
     identity: Path
     data: Path
+    faults: Path
 
     @classmethod
     def under(cls, root: Path) -> Self:
@@ -75,6 +77,7 @@ class Places:
             state=lib / "picket-link",
             identity=lib / "picket-join/watch.key",
             data=root / "run/picket-data.json",
+            faults=root / "data/faults",
         )
 
     @property
@@ -154,9 +157,18 @@ def lamps_on(places: Places) -> config.Lamps:
         return config.Lamps(driver="gpio")
 
 
+def data_said(places: Places) -> dict[str, Any]:
+    """What picket-data.service has said, {} where it has not."""
+    try:
+        said = json.loads(places.data.read_bytes())
+    except (OSError, ValueError):  # no image of ours, or not yet
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 def data_is_shut(places: Places) -> bool:
     """Whether the data partition could not be opened, which is why nothing of the node runs."""
-    return bool(_data(places).get("fault"))
+    return bool(data_said(places).get("fault"))
 
 
 def _first_boot(places: Places) -> bool:
@@ -249,18 +261,9 @@ def _remove(path: Path) -> None:
         raise CardError(f"{path}: cannot be removed: {e.strerror}") from e
 
 
-def _data(places: Places) -> dict[str, Any]:
-    """What picket-data.service has said, {} where it has not."""
-    try:
-        said = json.loads(places.data.read_bytes())
-    except (OSError, ValueError):  # no image of ours, or not yet
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def _facts(places: Places) -> list[str]:
     """What who holds the card should know, besides how far it has come."""
-    data, lines = _data(places), []
+    data, lines = data_said(places), []
     if data.get("encrypted"):
         lines.append(f"data: encrypted to this board ({data['by']})")
     elif data:

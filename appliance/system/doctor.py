@@ -150,6 +150,60 @@ def disk(path: str, free_mib: float, refused: str | None) -> Finding:
     return good("disk", found)
 
 
+def data(*, encrypted: bool, why: str) -> Finding:
+    """Where certificates, outbox and configuration lie, against who takes the card alone.
+
+    Args:
+        encrypted: as the kernel says of the device.
+        why: it is not, or to what it is; "" if nobody said.
+    """
+    if encrypted:
+        return good("data", f"encrypted{f' to this board ({why})' if why else ''}")
+    return warn(
+        "data",
+        f"the data partition is not encrypted{f': {why}' if why else ''}",
+        "revoke the node when its card is gone; a board with a TPM or a key in its OTP, and a card"
+        " that is new, are encrypted from the first start",
+    )
+
+
+def ssh(sources: str | None) -> Finding:
+    """Whether somebody is let in.
+
+    Args:
+        sources: from where, as the card said; None: nobody is.
+    """
+    if sources is None:
+        return good("ssh", "off: this card lets nobody in")
+    return warn(
+        "ssh", f"open for the user service, {sources}",
+        "when it is no longer needed, put a picket-provision.toml without [ssh] on the card",
+    )  # fmt: skip
+
+
+def faults(lines: Sequence[str] | None) -> Finding:
+    """What was kept of what went wrong.
+
+    Args:
+        lines: the oldest first; None where nothing is kept.
+    """
+    if lines is None:
+        return unknown("faults", "nothing is kept across restarts here")
+    real = [line for line in lines if not line.startswith(_NO_FAULT)]
+    if not real:
+        return good("faults", "none kept")
+    since = next((n for n, line in enumerate(reversed(lines)) if line.startswith(_START)), None)
+    recent = real if since is None else [x for x in lines[len(lines) - since :] if x in real]
+    found = f"{len(real)} kept, {len(recent)} of them since the last start; the last: {real[-1]}"
+    if not recent:
+        return good("faults", found)
+    return warn("faults", found, "picket faults")
+
+
+_NO_FAULT, _START = "-- ", "-- start "
+"""Of lines of the ring: image-build/overlay/usr/lib/picket/faults."""
+
+
 def memory(free_mib: float) -> Finding:
     """What the kernel can still give away."""
     found = f"{free_mib:.0f} MiB available"

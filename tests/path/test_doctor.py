@@ -18,7 +18,8 @@ from appliance.indicator.simulated import SimulatedLamps
 from appliance.interfaces import Camera, Clock
 from appliance.link.rawrep import RawRep
 from appliance.services.cameras import open_camera
-from appliance.services.doctor import doctor, examine
+from appliance.services.doctor import doctor, examine, is_encrypted
+from appliance.services.firstboot import Places
 from appliance.services.indicator import Indicator, connection_of
 from appliance.services.leds import show_states
 from appliance.system.clock import SystemClock
@@ -31,6 +32,9 @@ CHECKS = [
     "heat",
     "memory",
     "disk",
+    "data",
+    "ssh",
+    "faults",
     "models",
     "accelerator",
     "camera",
@@ -169,3 +173,34 @@ def test_the_lamps_of_a_running_node_are_not_played_with(tmp_path: Path) -> None
         indicator.listen()
         with pytest.raises(LampError, match="indicator service has the lamps"):
             show_states(["watching"], path, seconds=0.0)
+
+
+def test_what_a_card_tells_of_itself_is_found(tmp_path: Path) -> None:
+    places = Places.under(tmp_path)
+    places.system.mkdir(parents=True)
+    (places.system / "authorized_keys").write_text("# from 10.0.0.0/28\nssh-ed25519 AAAA\n")
+    places.data.parent.mkdir()
+    places.data.write_text('{"encrypted": false, "why": "this board has no TPM"}')
+    places.faults.mkdir()
+    (places.faults / "faults").write_text("-- start 1\nwatch: the camera is gone\n")
+    told = {f.check: f for f in examine(config(tmp_path), places)}
+    assert told["ssh"].found == "open for the user service, from 10.0.0.0/28"
+    assert told["faults"].found.endswith("the last: watch: the camera is gone")
+    assert told["data"].found == "the data partition is not encrypted: this board has no TPM"
+
+
+@pytest.mark.parametrize(("uuid", "encrypted"), [("CRYPT-LUKS2-ab", True), ("LVM-ab", False)])
+def test_encryption_is_asked_of_the_kernel_through_what_lies_below(
+    tmp_path: Path, uuid: str, *, encrypted: bool
+) -> None:
+    for number, below in (("253:1", ["253:0"]), ("253:0", []), ("8:1", [])):
+        (tmp_path / number / "slaves").mkdir(parents=True)
+        for one in below:
+            (tmp_path / number / "slaves/dm-0").mkdir()
+            (tmp_path / number / "slaves/dm-0/dev").write_text(f"{one}\n")
+    (tmp_path / "253:0/dm").mkdir()
+    (tmp_path / "253:0/dm/uuid").write_text(f"{uuid}\n")
+    assert is_encrypted("253:1", tmp_path) is encrypted
+    assert is_encrypted("253:0", tmp_path) is encrypted
+    assert not is_encrypted("8:1", tmp_path)
+    assert not is_encrypted("0:44", tmp_path)

@@ -43,8 +43,33 @@ def test_the_report_says_for_each_what_is_wrong_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "verdict", "found"),
+    [
+        (None, Verdict.UNKNOWN, "nothing is kept"),
+        ([], Verdict.GOOD, "none kept"),
+        (["-- start 1", "-- start 2"], Verdict.GOOD, "none kept"),
+        (["-- start 1", "a", "-- start 2"], Verdict.GOOD, "1 kept, 0 of them since"),
+        (["-- start 1", "a", "-- start 2", "b", "-- and 9 more"], Verdict.WARN,
+         "2 kept, 1 of them since the last start; the last: b"),
+        (["a", "b"], Verdict.WARN, "2 kept, 2 of them"),
+    ],
+)  # fmt: skip
+def test_faults_since_the_last_start_are_worth_a_look(
+    lines: list[str] | None, verdict: Verdict, found: str
+) -> None:
+    finding = judged.faults(lines)
+    assert finding.verdict is verdict
+    assert found in finding.found
+    assert bool(finding.advice) is (verdict is Verdict.WARN)
+
+
+@pytest.mark.parametrize(
     ("finding", "verdict"),
     [
+        (judged.data(encrypted=True, why="tpm"), Verdict.GOOD),
+        (judged.data(encrypted=False, why="this board has no TPM"), Verdict.WARN),
+        (judged.ssh(None), Verdict.GOOD),
+        (judged.ssh("from 10.0.0.9"), Verdict.WARN),
         (judged.camera((1280, 720), 0.2, 92.0), Verdict.GOOD),
         (judged.camera((1280, 720), 0.2, 2.0), Verdict.WARN),
         (judged.accelerator("auto", "hailo", [], "hailo_pci 4.23.0"), Verdict.GOOD),
