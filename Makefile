@@ -10,7 +10,7 @@ GUEST := build/guest
 CAMERA := build/camera
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix models train-hidden bench bench-peers accuracy image image-test sandbox-test guest-test soak fuzz clean
+.PHONY: help setup demo test check fix models train-hidden bench bench-peers accuracy image image-test csi-test sandbox-test guest-test soak fuzz clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,8 +76,8 @@ $(SANDBOX)/tree: tests/image/sandbox/build-tree.sh
 	@tests/image/sandbox/build-tree.sh $@
 	@touch $@
 
-image: $(READY) ## the SD card's image: dist/picket-VERSION-arm64.img.zst (root; ten minutes once, then one)
-	@$(BIN)/python image-build/build.py
+image: $(READY) ## the SD card's image: dist/picket-VERSION-arm64.img.zst (root; ten minutes once, then one): LOCK=new
+	@$(BIN)/python image-build/build.py $(if $(filter new,$(LOCK)),--new-lock)
 
 image-test: $(READY) ## boot dist/'s image in an emulator and put it to the test: ONLY=story CUTS=20
 	@command -v qemu-system-aarch64 >/dev/null && command -v mcopy >/dev/null \
@@ -86,6 +86,11 @@ image-test: $(READY) ## boot dist/'s image in an emulator and put it to the test
 	  || { echo "picket: error: there is no image: make image" >&2; exit 1; }
 	@$(BIN)/python -m tests.image.card.run $(firstword $(wildcard dist/picket-*-arm64.img.zst)) \
 	  $(foreach one,$(ONLY),--only $(one)) $(if $(CUTS),--cuts $(CUTS))
+
+csi-test: $(READY) ## load the CSI camera drivers of an image made with PICKET_CAMERAS=debian-csi
+	@test -f "$(firstword $(wildcard dist/picket-*-arm64.img.zst))" && test -d "$(firstword $(wildcard build/image/csi-*))" \
+	  || { echo "picket: error: there is no image with CSI drivers: PICKET_CAMERAS=debian-csi make image" >&2; exit 1; }
+	@$(BIN)/python -m tests.image.card.csi $(firstword $(wildcard dist/picket-*-arm64.img.zst)) $(shell ls -dt build/image/csi-*/ 2>/dev/null | head -n 1)
 
 soak: $(READY) ## kill -9, cut cables, lost answers; every alert counted: KILLS=1000 RESTARTS=1000 (an hour)
 	@$(BIN)/python -m tests.soak.soak $(if $(KILLS),--kills $(KILLS)) $(if $(RESTARTS),--restarts $(RESTARTS))
