@@ -68,12 +68,13 @@ def keys(folder: Path) -> tuple[Path, Path]:
         return Path(certificate or ""), Path(key or "")
     paths = folder / "update.crt", folder / "update.key"
     if not all(path.exists() for path in paths):
-        _make(*paths)
+        certify(*paths)
     print(f"  updates are signed by a key made here, {paths[1]}: not for a fleet in earnest")
     return paths
 
 
-def _make(certificate: Path, key: Path) -> None:
+def certify(certificate: Path, key: Path) -> None:
+    """Make a key and a certificate of its own for it."""
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Picket updates, for trying")])
     now = dt.datetime.now(dt.UTC)

@@ -106,6 +106,16 @@ def squash(root: Path, out: Path, epoch: int, log: Path) -> Root:
         "-noappend", "-quiet", "-no-progress", "-all-time", epoch, "-mkfs-time", epoch,
         "-wildcards", "-ef", HERE / "exclude.txt",
     ], log=log)  # fmt: skip
+    return seal(out, log)
+
+
+def seal(out: Path, log: Path | None = None) -> Root:
+    """Put dm-verity's hash tree behind a file system.
+
+    Args:
+        out: the file, which grows.
+        log: gets what the programs say.
+    """
     offset = -(-out.stat().st_size // _BLOCK) * _BLOCK
     os.truncate(out, offset)
     said = run([

@@ -20,6 +20,7 @@ from tests.image.card.parts import parts
 from tests.path.cards import document as bad
 
 NODE = "cam-017"
+SUBJECT = "poi-nobody-may-know"
 PHOTOS = Path(__file__).resolve().parents[2] / "photos"
 _GUESTS_HOST = "10.0.2.2"
 """Where QEMU's user network shows the guest this machine's loopback."""
@@ -28,7 +29,8 @@ SIGHT = {
     # that takes, and a track outlives the time between two.
     "camera": {"source": "scene", "path": "/data/scene/scene.toml", "width": 640,
                "height": 384, "fps": 2.0,
-               "pace": "flat-out", "loop": True, "timeout_s": 20.0},
+               "pace": "flat-out", "loop": True, "timeout_s": 8.0},
+    "updates": {"every_s": 20.0},
     "models": {"detector": "centerface-320x192"},
     "tracking": {"patience_s": 5.0, "min_iou": 0.05},
     "decision": {"embeddings": 2, "hold_s": 5.0, "cooldown_s": 5.0},
@@ -57,7 +59,7 @@ class Host:
                  "--join", f"{there}:{self.join_port}")  # fmt: skip
         self.events_file = folder / "events.jsonl"
         with self.events_file.open("wb") as out, (folder / "serve.log").open("wb") as log:
-            self._serving = subprocess.Popen(
+            self.serving = subprocess.Popen(
                 [sys.executable, "-m", "appliance.controller", "serve", "--json",
                  "--fleet", str(self.fleet), "--listen", f"tls+tcp://127.0.0.1:{self.port}",
                  "--join", f"tls+tcp://127.0.0.1:{self.join_port}"],
@@ -69,8 +71,8 @@ class Host:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._serving.terminate()
-        self._serving.wait()
+        self.serving.terminate()
+        self.serving.wait()
 
     def ctl(self, *words: str) -> str:
         """`picketctl`, run to its end."""
@@ -88,21 +90,31 @@ class Host:
         lines = self.events_file.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def told(self, kind: str, timeout_s: float, *, after: int = 0) -> dict[str, Any]:
-        """The first event of a kind, beyond so many events."""
+    def told(
+        self, kind: str, timeout_s: float, *, after: int = 0, **about: object
+    ) -> dict[str, Any]:
+        """The first event of a kind, beyond so many events.
+
+        Args:
+            kind: as controller/events.py names it.
+            timeout_s: for it to come.
+            after: so many events.
+            about: fields that it has.
+        """
         deadline_s = time.monotonic() + timeout_s
+        wanted = {"event": kind} | about
         while True:
             for event in self.events[after:]:
-                if event["event"] == kind:
+                if wanted.items() <= event.items():
                     return event
-            if time.monotonic() > deadline_s or self._serving.poll() is not None:
+            if time.monotonic() > deadline_s or self.serving.poll() is not None:
                 last = self.events[-5:]
                 raise TimeoutError(f"no {kind} in {timeout_s:.0f} s; the last: {last}")
             time.sleep(0.2)
 
     def deploy(self) -> None:
         """A list of one person, from one photograph, to be looked for."""
-        photos = self.folder / "photos/obama"
+        photos = self.folder / "photos" / SUBJECT
         photos.mkdir(parents=True)
         shutil.copy(PHOTOS / "obama.jpg", photos)
         fleet, bundle = ("--fleet", str(self.fleet)), self.folder / "list.bundle"
@@ -158,6 +170,11 @@ def add_scene(card: Path) -> None:
     commands = ["mkdir /scene", "cd /scene", f"write {script} scene.toml"]
     commands += [f"write {PHOTOS / name} {name}" for name in ("faces.toml", "obama3.jpg")]
     debugfs(card, commands)
+
+
+def add_file(card: Path, folder: str, source: Path) -> None:
+    """A file on the data partition, in a folder that is there."""
+    debugfs(card, [f"cd {folder}", f"write {source} {source.name}"])
 
 
 def debugfs(card: Path, commands: list[str]) -> str:

@@ -9,37 +9,24 @@ point held. What it cannot show, only a Pi can: firmware, its cameras, real pins
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from appliance.system import card as file
-from tests.image.card.host import NODE, Host, add_scene, debugfs, spoil
+from tests.image.card.cuts import cuts
+from tests.image.card.host import Host, add_scene, spoil
 from tests.image.card.parts import parts
-from tests.image.card.vm import Machine, TooLateError, boot_partition, working_copy
+from tests.image.card.report import Report
+from tests.image.card.searched import searched
+from tests.image.card.start import start
+from tests.image.card.updates import update
+from tests.image.card.vm import Machine, TooLateError, working_copy
 
 SERVICES = ("picket-watch", "picket-link", "picket-indicator")
 _ACTIVE = f"systemctl is-active {' '.join(SERVICES)} | tr '\\n' ' '"
-_A, _B = 2, 3
-"""Boot partitions of the two slots."""
 _LINE = "/sys/devices/platform/gpio-sim.0/gpiochip*/sim_gpio{}/value"
-
-
-class Report:
-    """What held and what did not."""
-
-    def __init__(self) -> None:
-        self.points: dict[str, dict[str, object]] = {}
-
-    def point(self, name: str, *, so: bool, seen: object) -> None:
-        """Note a point."""
-        self.points[name] = {"held": so, "seen": seen}
-        sys.stdout.write(f"{'ok  ' if so else 'NOT '} {name}: {seen}\n")
-        sys.stdout.flush()
 
 
 def main() -> int:
@@ -47,7 +34,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Boot a card's image and look.")
     parser.add_argument("image", type=Path)
     parser.add_argument("--only", action="append", choices=sorted(_PARTS))
-    parser.add_argument("--cuts", type=int, default=5, help="times that the power is pulled")
+    parser.add_argument("--cuts", type=int, default=20, help="times that the power is pulled")
+    parser.add_argument("--again", type=int, default=4, help="of these, so many are started again")
+    parser.add_argument("--seed", type=int, default=5, help="of the moments")
     parser.add_argument("--report", type=Path, default=Path("build/image/report.json"))
     arguments = parser.parse_args()
     report = Report()
@@ -57,10 +46,9 @@ def main() -> int:
             _PARTS[name](arguments, report)
         except (TooLateError, TimeoutError, RuntimeError, subprocess.CalledProcessError) as e:
             report.point(f"{name}, to its end", so=False, seen=str(e)[-3000:])
-    arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    arguments.report.write_text(json.dumps(report.points, indent=1) + "\n", encoding="utf-8")
-    wrong = [name for name, point in report.points.items() if not point["held"]]
-    sys.stdout.write(f"{len(report.points) - len(wrong)} points held, {len(wrong)} did not\n")
+    report.write(arguments.report)
+    wrong = len(report.wrong)
+    sys.stdout.write(f"{len(report.points) - wrong} points held, {wrong} did not\n")
     return 1 if wrong else 0
 
 
@@ -98,8 +86,7 @@ def _story(arguments: argparse.Namespace, report: Report) -> None:
             _survives(machine, report)
             machine.does("sync; systemctl poweroff --no-block", 60)
             machine.process.wait(timeout=180)
-        _searched(image, token, report)
-        _cut(arguments, image, report)
+        searched(image, token=token, bundle=host.folder / "list.bundle", report=report)
 
 
 def _started(machine: Machine, host: Host, report: Report) -> None:
@@ -178,44 +165,6 @@ def _survives(machine: Machine, report: Report) -> None:
                      seen=f"up again in {machine.seconds - began_s:.0f} s")  # fmt: skip
 
 
-def _searched(image: Path, token: str, report: Report) -> None:
-    """The whole card, read as bytes: no token on it, and no template."""
-    found = [n for n in (token.encode(), bytes.fromhex(token)) if _contains(image, n)]
-    report.point("the token is nowhere on the card", so=not found, seen=f"{len(found)} places")
-    kept = debugfs(image, ["ls -l /link", "ls -l /keys"])
-    report.point("what the data partition keeps", so="fleet" not in kept, seen=kept)
-
-
-def _contains(image: Path, needle: bytes) -> bool:
-    overlap = b""
-    with image.open("rb") as card:
-        while block := card.read(16 << 20):
-            if needle in overlap + block:
-                return True
-            overlap = block[-len(needle) :]
-    return False
-
-
-def _cut(arguments: argparse.Namespace, image: Path, report: Report) -> None:
-    """The power is pulled at random moments; then it starts once more, and is what it was."""
-    chance = random.Random(5)  # noqa: S311 - moments, not secrets
-    moments = []
-    for _ in range(arguments.cuts):
-        moment_s = chance.uniform(5.0, 75.0)
-        with Machine(image, image.parent) as machine:
-            time.sleep(moment_s)
-        moments.append(f"{moment_s:.0f}")
-    with Machine(image, image.parent) as machine:
-        machine.shell()
-        machine.until(_ACTIVE, "^active active active", 400)
-        again_s = machine.seconds
-        errors = machine.does("dmesg | grep -c 'EXT4-fs error\\|verity.*corrupt'")
-        who = machine.does("grep ^id /etc/picket/node.toml")
-    report.point(f"it starts after {len(moments)} power cuts", so=errors == "0" and NODE in who,
-                 seen=f"cut after {', '.join(moments)} s; then {again_s:.0f} s to its services;"
-                      f" {errors} errors of the file system")  # fmt: skip
-
-
 def _tampered(arguments: argparse.Namespace, report: Report) -> None:
     """One byte of the root changed: it does not run on."""
     with working_copy(arguments.image) as image:
@@ -239,38 +188,12 @@ def _tampered(arguments: argparse.Namespace, report: Report) -> None:
         report.point("a changed root does not run on", so=not ran, seen=seen)
 
 
-def _update(arguments: argparse.Namespace, report: Report) -> None:
-    """The bundle beside the image goes into the other slot, is tried once, and is kept."""
-    bundle = arguments.image.with_name(arguments.image.name.replace(".img.zst", ".raucb"))
-    size = bundle.stat().st_size
-    with working_copy(arguments.image, more_mib=512) as image:
-        disk = image.parent / "bundle.disk"
-        disk.write_bytes(bundle.read_bytes() + bytes(-size % 512))
-        with Machine(image, image.parent, disks=(disk,)) as machine:
-            machine.shell()
-            ready = "systemctl is-active data.mount boot-picket.mount dbus | tr '\\n' ' '"
-            machine.until(ready, "^active active active", 300)
-            machine.does(f"head -c {size} /dev/vdb >/data/up.raucb", 200)
-            said = machine.does("rauc install /data/up.raucb 2>&1 | tail -n 1", 400)
-            slots = machine.does("/usr/lib/picket/rauc-boot get-primary")
-            machine.does("rm /data/up.raucb; sync", 60)
-        so = "succeeded" in said and slots.startswith("b") and boot_partition(image) == _A
-        report.point("an update is installed, and only noted", so=so, seen=said)
-        with Machine(image, image.parent, tryboot=True) as machine:
-            machine.shell()
-            slot = machine.does("grep -o 'rauc.slot=.' /proc/cmdline")
-            ready = "systemctl is-active picket-boot-repair dbus | tr '\\n' ' '"
-            machine.until(ready, "^active active", 300)
-            machine.does("rauc status mark-good booted; sync", 120)
-        after = boot_partition(image)
-        so = slot == "rauc.slot=b" and after == _B
-        report.point("it starts on trial, and is kept", so=so, seen=f"{slot}, then {after}")
-
-
 _PARTS: dict[str, Callable[[argparse.Namespace, Report], None]] = {
     "bad-card": _bad_card,
+    "start": start,
     "story": _story,
-    "update": _update,
+    "update": update,
+    "cuts": cuts,
     "tampered": _tampered,
 }
 

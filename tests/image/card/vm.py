@@ -13,6 +13,7 @@ import re
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def boot_partition(image: Path, *, tryboot: bool = False) -> int:
     Raises:
         TooLateError: autoboot.txt names none: nothing starts.
     """
-    text = _mtools("mtype", parts(image)[1], image, "::autoboot.txt").decode(errors="replace")
+    text = mtools("mtype", parts(image)[1], image, "::autoboot.txt").decode(errors="replace")
     section, chosen = "", {}
     for line in text.splitlines():
         section = line.strip("[]") if line.startswith("[") else section
@@ -59,11 +60,12 @@ def boot_files(image: Path, to: Path, *, tryboot: bool) -> int:
     """Copy what a Pi's firmware would load; returns the number of its partition."""
     number = boot_partition(image, tryboot=tryboot)
     for name in ("kernel8.img", "initramfs8", "cmdline.txt"):
-        (to / name).write_bytes(_mtools("mtype", parts(image)[number], image, f"::{name}"))
+        (to / name).write_bytes(mtools("mtype", parts(image)[number], image, f"::{name}"))
     return number
 
 
-def _mtools(tool: str, part: Part, image: Path, *words: str) -> bytes:
+def mtools(tool: str, part: Part, image: Path, *words: str) -> bytes:
+    """What a tool for FAT file systems says of a partition."""
     done = subprocess.run(
         [f"/usr/bin/{tool}", "-i", f"{image}@@{part.offset}", *words],
         capture_output=True, check=False, env=os.environ | {"MTOOLS_SKIP_CHECK": "1"},
@@ -82,6 +84,9 @@ class Machine:
         tryboot: start the slot that is on trial.
         extra: more words for the kernel's command line.
         disks: more disks, read-only: /dev/vdb ...
+        words: more of QEMU's command line.
+        forward: (port of this machine's loopback, port of the guest), if any.
+        device_tree: in the place of the machine's own.
     """
 
     def __init__(
@@ -92,9 +97,15 @@ class Machine:
         tryboot: bool = False,
         extra: tuple[str, ...] = (),
         disks: tuple[Path, ...] = (),
+        words: tuple[str, ...] = (),
+        forward: tuple[int, int] | None = None,
+        device_tree: Path | None = None,
     ) -> None:
         self.began_s = time.monotonic()
         self.partition = boot_files(image, folder, tryboot=tryboot)
+        net = "user,id=net"
+        if forward:
+            net += f",hostfwd=tcp:127.0.0.1:{forward[0]}-:{forward[1]}"
         line = " ".join([(folder / "cmdline.txt").read_text().strip(), *_EXTRA, *extra])
         serial = folder / "serial.sock"
         serial.unlink(missing_ok=True)
@@ -105,15 +116,15 @@ class Machine:
                 "/usr/bin/qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2",
                 "-m", "1024", "-accel", "tcg,thread=multi", "-display", "none", "-no-reboot",
                 "-kernel", str(folder / "kernel8.img"), "-initrd", str(folder / "initramfs8"),
-                "-append", line,
+                "-append", line, *(("-dtb", str(device_tree)) if device_tree else ()),
                 "-drive", f"if=none,id=card,file={image},format=raw,cache=writeback",
                 "-device", "virtio-blk-pci,drive=card",
                 *(word for disk in disks for word in
                   ("-drive", f"if=virtio,file={disk},format=raw,readonly=on")),
-                "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
+                "-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=",
                 "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset",
                 "-chardev", f"socket,id=tty,path={serial},server=on,wait=off",
-                "-serial", "chardev:tty",
+                "-serial", "chardev:tty", *words,
             ],
             stdout=self._said, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -127,14 +138,16 @@ class Machine:
                 if time.monotonic() > deadline_s:
                     raise TooLateError((folder / "qemu.log").read_text()) from e
                 time.sleep(0.05)
-        self._serial.settimeout(0.5)
-        self._heard = ""
+        self._heard, self._news = "", threading.Condition()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.pull()
+        self._listener.join()
         self._serial.close()
         self._said.close()
 
@@ -142,6 +155,12 @@ class Machine:
     def seconds(self) -> float:
         """Since the power came."""
         return time.monotonic() - self.began_s
+
+    @property
+    def used_s(self) -> float:
+        """Processor time that the emulator has used: hardly changed by other work going on."""
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
     def pull(self) -> None:
         """Take the power away."""
@@ -156,23 +175,25 @@ class Machine:
             TooLateError: it did not come.
         """
         deadline_s = time.monotonic() + timeout_s
-        while True:
-            found = re.search(pattern, self._heard)
-            if found:
-                said, self._heard = self._heard[: found.end()], self._heard[found.end() :]
-                return said
-            if time.monotonic() > deadline_s or self.process.poll() is not None:
-                raise TooLateError(f"no {pattern!r}:\n{self._heard[-3000:]}")
-            self._read()
+        with self._news:
+            while True:
+                found = re.search(pattern, self._heard)
+                if found:
+                    said, self._heard = self._heard[: found.end()], self._heard[found.end() :]
+                    return said
+                if time.monotonic() > deadline_s or self.process.poll() is not None:
+                    raise TooLateError(f"no {pattern!r}:\n{self._heard[-3000:]}")
+                self._news.wait(0.5)
 
-    def _read(self) -> None:
-        try:
-            said = self._serial.recv(65536).decode(errors="replace")
-        except TimeoutError:
-            return
+    def _listen(self) -> None:
+        """Take what the console says as it comes: a guest whom nobody listens to stands still."""
         with self.log.open("a", encoding="utf-8") as file:
-            file.write(said)
-        self._heard += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", said)
+            while said := self._serial.recv(65536).decode(errors="replace"):
+                file.write(said)
+                file.flush()
+                with self._news:
+                    self._heard += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", said)
+                    self._news.notify_all()
 
     def shell(self, timeout_s: float = 600.0) -> None:
         """Wait for the shell on the console."""
@@ -186,6 +207,10 @@ class Machine:
         self._serial.sendall(f"{command}; echo {mark[:1]}''{mark[1:]} $?\n".encode())
         said = self.wait(rf"{mark} \d+\n", timeout_s)
         return said[: said.rindex(mark)].strip()
+
+    def says(self, line: str) -> None:
+        """Type a line, and wait for nothing."""
+        self._serial.sendall(f"{line}\n".encode())
 
     def until(self, command: str, pattern: str, timeout_s: float = 300.0) -> str:
         """Ask again until the answer matches.
