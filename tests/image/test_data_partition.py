@@ -106,9 +106,11 @@ class Box:
             path.write_bytes(bytes([number]) * 32)
         return [File(self.folder / "no TPM"), File(path)]
 
-    def starts(self, number: int | None, hands: Any = None) -> tuple[Path, Any]:
+    def starts(
+        self, number: int | None, hands: Any = None, settle: Any = lambda: None
+    ) -> tuple[Path, Any]:
         made: tuple[Path, Any] = data.prepare(
-            self.disk, self.device, self.board(number), hands or Hands(self.folder)
+            self.disk, self.device, self.board(number), hands or Hands(self.folder), settle
         )
         return made
 
@@ -133,7 +135,7 @@ def test_a_new_card_is_encrypted_where_the_board_has_a_secret(box: Box) -> None:
     assert bytes([1]) * 32 not in raw
     assert board.key(bytes([1]) * 32) not in raw
     hands = Hands(box.folder)
-    assert box.starts(1, hands) == (mapped, state)
+    assert box.starts(1, hands, _never) == (mapped, state)
     assert hands.calls == ["open"], "a later start opens, and no more"
 
 
@@ -156,7 +158,7 @@ def test_a_board_without_a_secret_uses_it_as_it_is_and_says_so(box: Box) -> None
     hands = Hands(box.folder)
     device, state = box.starts(None, hands)
     assert (device, state.encrypted) == (box.device, False)
-    assert "no TPM and no key in its OTP" in state.why
+    assert state.why == "made on a board without TPM and without a key in its OTP"
     assert hands.calls == []
     assert box.device.read_bytes() == before
     assert box.mark == data.PLAIN
@@ -165,9 +167,9 @@ def test_a_board_without_a_secret_uses_it_as_it_is_and_says_so(box: Box) -> None
 def test_a_node_that_has_run_in_the_clear_is_never_made_anew(box: Box) -> None:
     box.mounted()
     hands = Hands(box.folder)
-    device, state = box.starts(1, hands)
+    device, state = box.starts(1, hands, _never)
     assert (device, state.encrypted, hands.calls) == (box.device, False, [])
-    assert state.why == "it was made before this board had a secret"
+    assert state.why == "made on a board without TPM and without a key in its OTP"
 
 
 @pytest.mark.parametrize("number", [2, None])
@@ -239,6 +241,21 @@ def test_a_secret_that_cannot_be_had_is_never_taken_for_none(box: Box) -> None:
     assert box.starts(1)[1].encrypted, "another source opens it"
     with pytest.raises(data.ShutError, match="cannot be had"):
         box.starts(None)
+
+
+def _never() -> None:
+    raise AssertionError("nothing is waited for where it changes nothing")
+
+
+def test_a_secret_that_is_late_is_waited_for(box: Box) -> None:
+    late = box.folder / "no TPM"
+
+    def comes() -> None:
+        late.write_bytes(bytes([7]) * 32)
+
+    assert box.starts(None, settle=comes)[1].encrypted
+    late.unlink()
+    assert box.starts(None, settle=comes)[1].encrypted
 
 
 def test_a_tpm_that_is_named_is_waited_for(tmp_path: Path) -> None:

@@ -22,9 +22,8 @@ import os
 import struct
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -218,6 +217,8 @@ class Programs:
 
     def format(self, device: Path) -> None:
         """See Hands."""
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="picket-data-", dir="/run") as name:
             for folder in FOLDERS:
                 (Path(name) / folder).mkdir(mode=0o755)
@@ -261,7 +262,11 @@ def scrub(device: Path) -> None:
 
 
 def prepare(
-    disk: Path, device: Path, sources: Sequence[Source], hands: Hands
+    disk: Path,
+    device: Path,
+    sources: Sequence[Source],
+    hands: Hands,
+    settle: Callable[[], None] = lambda: None,
 ) -> tuple[Path, State]:
     """Open the data partition, or make it.
 
@@ -270,6 +275,8 @@ def prepare(
         device: the partition.
         sources: of the board's secret.
         hands: cryptsetup and mke2fs.
+        settle: waits until every device of the board is there. Not called where that changes
+            nothing: it is long, and everything waits for this.
 
     Returns:
         What is to be mounted, and what it is.
@@ -278,15 +285,21 @@ def prepare(
         ShutError: it stays shut.
     """
     table, found = Table(disk), look(device)
+    if table.mark == PLAIN and found is Found.USED:
+        return device, State(why=_NO_SECRET)
+    if table.mark == SEALED and found is Found.LUKS:
+        opened = _open(device, _secrets(sources)[0], hands)
+        if opened:
+            return opened
+    settle()
     secrets, refused = _secrets(sources)
     step = plan(table.mark, found, secret=bool(secrets or refused))
     if refused and (step is Step.ENCRYPT or (step is Step.OPEN and not secrets)):
         raise ShutError(f"the board's secret cannot be had: {'; '.join(refused)}", _OTHER_BOARD)
     if step is Step.OPEN:
-        return _open(device, secrets, hands)
+        return _opened(device, secrets, hands)
     if step is Step.USE:
-        why = "it was made before this board had a secret" if secrets else _NO_SECRET
-        return device, State(why=why)
+        return device, State(why=_NO_SECRET)
     table.set(MAKING)
     if step is Step.FORMAT:
         hands.format(device)
@@ -295,14 +308,14 @@ def prepare(
     scrub(device)
     name, secret = secrets[0]
     hands.encrypt(device, board_secret.key(secret))
-    mapped, state = _open(device, [(name, secret)], hands)
+    mapped, state = _opened(device, [(name, secret)], hands)
     hands.format(mapped)
     os.sync()
     table.set(SEALED)
     return mapped, state
 
 
-_NO_SECRET = "this board has no TPM and no key in its OTP"  # noqa: S105 - words
+_NO_SECRET = "made on a board without TPM and without a key in its OTP"  # noqa: S105 - words
 
 
 def _secrets(sources: Sequence[Source]) -> tuple[list[tuple[str, bytes]], list[str]]:
@@ -318,11 +331,20 @@ def _secrets(sources: Sequence[Source]) -> tuple[list[tuple[str, bytes]], list[s
     return secrets, refused
 
 
-def _open(device: Path, secrets: Sequence[tuple[str, bytes]], hands: Hands) -> tuple[Path, State]:
+def _open(
+    device: Path, secrets: Sequence[tuple[str, bytes]], hands: Hands
+) -> tuple[Path, State] | None:
     for name, secret in secrets:
         mapped = hands.open(device, board_secret.key(secret))
         if mapped is not None:
             return mapped, State(encrypted=True, by=name)
+    return None
+
+
+def _opened(device: Path, secrets: Sequence[tuple[str, bytes]], hands: Hands) -> tuple[Path, State]:
+    opened = _open(device, secrets, hands)
+    if opened:
+        return opened
     raise ShutError(
         "the data partition is encrypted to another board: the secret of this one does not open it",
         _OTHER_BOARD,
@@ -343,6 +365,12 @@ def await_tpm(
         if time.monotonic() > deadline_s:
             raise ShutError("the board has a TPM, and it does not answer", _OTHER_BOARD)
         time.sleep(0.1)
+
+
+def settle() -> None:
+    """Wait for every device of this board."""
+    run(["udevadm", "settle", "--timeout=60"])
+    await_tpm()
 
 
 def tell(boot: Path, why: str, advice: str) -> None:
@@ -368,11 +396,9 @@ def main() -> int:
     """Do it for this machine."""
     device = Path("/dev/disk/by-partuuid") / PARTUUID
     try:
-        run(["udevadm", "settle", "--timeout=60"])
         device = device.resolve(strict=True)
         disk = Path("/dev") / Path("/sys/class/block", device.name).resolve().parent.name
-        await_tpm()
-        mapped, state = prepare(disk, device, board_secret.SOURCES, Programs())
+        mapped, state = prepare(disk, device, board_secret.SOURCES, Programs(), settle)
     except ShutError as e:
         return _shut(str(e), e.advice)
     except subprocess.CalledProcessError as e:
