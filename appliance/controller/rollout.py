@@ -212,7 +212,7 @@ def advance(rollout: Rollout, taken: Taken, told: Upgrade, *, now_ms: int) -> Ta
 def _step(rollout: Rollout, taken: Taken, told: Upgrade) -> Step | None:
     about_this = told.bundle == rollout.sha256
     if about_this and told.outcome is Outcome.TRYING:
-        return Step.TRYING
+        return None if taken.step in FAILED else Step.TRYING
     if told.running >= rollout.version:
         return Step.INSTALLED
     if not about_this or taken.step in FAILED:

@@ -90,7 +90,8 @@ class Upgrades:
             rollout = self._current(plan)
             if rollout is None:
                 return Ack()
-            taken = self._of(rollout, told.node)
+            about_this = told.bundle == rollout.sha256
+            taken = self._of(rollout, told.node, elsewhere=about_this)
             if taken is not None:
                 taken = self._hear(rollout, taken, told)
             if told.outcome in _BUSY or not self._may_have(plan, rollout, told.node, taken):
@@ -98,8 +99,12 @@ class Upgrades:
             whole = taken is not None and taken.fetched == rollout.size
             if self._missing or not (whole or self._has_turn(told.node)):
                 return Ack()
+            if taken is None:  # before it is offered: another controller may know better
+                taken = self._of(rollout, told.node, elsewhere=True)
+                if taken is not None and taken.step in FAILED:
+                    return Ack()
             if taken is None or taken.step not in OPEN:
-                tries = told.tries if told.bundle == rollout.sha256 else 0
+                tries = told.tries if about_this else 0
                 self._keep(rollout, Taken(told.node, Step.OFFERED, told_ms, tries=tries))
         return Bundle(rollout.version, rollout.sha256, rollout.size, PART_BYTES)
 
@@ -110,7 +115,7 @@ class Upgrades:
             rollout = self._current(plan)
             if rollout is None or asked.bundle != rollout.sha256:
                 return Deny("no such update is offered")
-            taken = self._of(rollout, asked.node)
+            taken = self._of(rollout, asked.node, elsewhere=True)
             offered = taken is not None and taken.step in {Step.OFFERED, Step.FETCHING}
             if taken is None or not offered or not self._may_have(plan, rollout, asked.node, taken):
                 return Deny("no such update is offered")
@@ -178,9 +183,13 @@ class Upgrades:
             self._turns.clear()
         return rollout
 
-    def _of(self, rollout: Rollout, node: str) -> Taken | None:
-        """What became of a node; another controller may have written it."""
-        if node not in self._taken:
+    def _of(self, rollout: Rollout, node: str, *, elsewhere: bool) -> Taken | None:
+        """What became of a node.
+
+        Args:
+            elsewhere: look in the store, too, where another controller may have written it.
+        """
+        if elsewhere and node not in self._taken:
             for one in self._rollouts.taken(rollout.rollout, node):
                 self._taken[node] = one
         return self._taken.get(node)

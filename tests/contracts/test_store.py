@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from appliance.controller.rollout import Rollout, Runs, State, Step, Taken
 from appliance.controller.sql import SqlStore
 from appliance.controller.store import (
     Arrival,
@@ -449,3 +451,128 @@ def _execute(url: str, statement: str) -> None:
 
     with psycopg.connect(url) as session:
         session.execute(statement)
+
+
+# Roll-outs
+
+
+def rolled(name: str = "0.2.0-x", **changes: object) -> Rollout:
+    fields: dict[str, object] = {
+        "rollout": name, "version": (0, 2, 0, 0), "sha256": b"s" * 32, "size": 1000,
+        "stages": (100, 10_000), "stage": 0, "stop_after": 1, "while_watching": True,
+        "started_ms": NOW,
+    }  # fmt: skip
+    return Rollout(**(fields | changes))  # type: ignore[arg-type]  # fields of a dataclass
+
+
+def test_a_rollout_is_begun_led_through_its_stages_and_ended(store: Store) -> None:
+    rollouts, before = store.rollouts, store.revision()
+    assert rollouts.current() is None
+    rollouts.start(rolled())
+    assert rollouts.current() == rolled()
+    with pytest.raises(StoreError, match=r"0\.2\.0-x has not been stopped"):
+        rollouts.start(rolled("0.3.0-y"))
+    rollouts.go_on("0.2.0-x", 1, now_ms=NOW)
+    for stage in (0, 1, 2):
+        with pytest.raises(StoreError, match="in stage 2 already"):
+            rollouts.go_on("0.2.0-x", stage, now_ms=NOW)
+    assert rollouts.pause("0.2.0-x", "market day", now_ms=NOW)
+    assert not rollouts.pause("0.2.0-x", "again", now_ms=NOW)
+    paused = rollouts.current()
+    assert paused == rolled(stage=1, state=State.PAUSED, why="market day")
+    assert rollouts.resume("0.2.0-x", now_ms=NOW)
+    assert not rollouts.resume("0.2.0-x", now_ms=NOW)
+    assert store.revision() > before
+    assert rollouts.stop("0.2.0-x", "done", now_ms=NOW + 5)
+    assert not rollouts.stop("0.2.0-x", "done", now_ms=NOW + 6)
+    assert rollouts.current() is None
+    with pytest.raises(StoreError, match="stopped, which is for good"):
+        rollouts.pause("0.2.0-x", "", now_ms=NOW)
+    with pytest.raises(StoreError, match="stopped, which is for good"):
+        rollouts.go_on("0.2.0-x", 1, now_ms=NOW)
+    with pytest.raises(StoreError, match="no roll-out nowhere"):
+        rollouts.stop("nowhere", "", now_ms=NOW)
+    rollouts.start(rolled("0.3.0-y", version=(0, 3, 0, 1), started_ms=NOW + 9))
+    assert [one.rollout for one in rollouts.all()] == ["0.2.0-x", "0.3.0-y"]
+    assert rollouts.all()[0].ended_ms == NOW + 5
+    assert rollouts.all()[1].version == (0, 3, 0, 1)
+    assert kinds(store) == [
+        "update-started", "update-stage", "update-paused", "update-resumed", "update-stopped",
+        "update-started",
+    ]  # fmt: skip
+
+
+def test_what_becomes_of_nodes_is_kept_recorded_once_and_counted(store: Store) -> None:
+    rollouts = store.rollouts
+    rollouts.start(rolled())
+    begun = [Taken(f"cam-{n}", Step.OFFERED, NOW) for n in range(4)]
+    assert rollouts.heard("0.2.0-x", begun, now_ms=NOW) == ""
+    assert rollouts.heard("0.2.0-x", [], now_ms=NOW) == ""
+    fetching = Taken("cam-1", Step.FETCHING, NOW + 1, fetched=500, tries=1)
+    assert rollouts.heard("0.2.0-x", [fetching], now_ms=NOW) == ""
+    assert rollouts.taken("0.2.0-x", "cam-1") == (fetching,)
+    assert [one.node for one in rollouts.taken("0.2.0-x")] == [one.node for one in begun]
+    assert rollouts.taken("0.2.0-x", "cam-9") == rollouts.taken("other") == ()
+    bad = Taken("cam-2", Step.ROLLED_BACK, NOW, why="it did not start")
+    assert rollouts.heard("0.2.0-x", [bad], now_ms=NOW) == ""
+    assert rollouts.heard("0.2.0-x", [bad], now_ms=NOW) == ""  # said again
+    good = Taken("cam-0", Step.INSTALLED, NOW)
+    before = store.revision()
+    worse = Taken("cam-3", Step.REFUSED, NOW, why="no room")
+    why = rollouts.heard("0.2.0-x", [good, worse], now_ms=NOW + 7)
+    assert why == "2 nodes failed, 1 may"
+    assert store.revision() > before
+    paused = rollouts.current()
+    assert paused is not None
+    assert (paused.state, paused.why) == (State.PAUSED, why)
+    lines = [(r.kind, r.about.get("node"), r.about.get("why")) for r in store.records.after(1)]
+    assert lines == [
+        ("update-rolled-back", "cam-2", "it did not start"),
+        ("update-installed", "cam-0", ""),
+        ("update-refused", "cam-3", "no room"),
+        ("update-paused", None, why),
+    ]
+    rollouts.resume("0.2.0-x", now_ms=NOW)
+    assert rollouts.heard("0.2.0-x", [worse], now_ms=NOW) == ""
+    resumed = rollouts.current()
+    assert resumed is not None
+    assert resumed.tolerated == 2
+    with pytest.raises(StoreError, match="no roll-out"):
+        rollouts.heard("nowhere", [good], now_ms=NOW)
+
+
+def test_which_version_runs_where_is_what_was_said_last(store: Store) -> None:
+    before = store.revision()
+    store.rollouts.note_runs([Runs("cam-2", (0, 1, 0, 0), NOW), Runs("cam-1", (1, 2, 3, 4), NOW)])
+    store.rollouts.note_runs([Runs("cam-2", (0, 2, 0, 0), NOW + 1)])
+    store.rollouts.note_runs([])
+    assert store.rollouts.runs() == {
+        "cam-1": Runs("cam-1", (1, 2, 3, 4), NOW),
+        "cam-2": Runs("cam-2", (0, 2, 0, 0), NOW + 1),
+    }
+    assert store.revision() == before  # no order
+
+
+def test_of_two_who_start_at_once_one_does(url: str) -> None:
+    stores = [SqlStore(url), SqlStore(url)]
+    gate, outcomes = threading.Barrier(2), []
+
+    def begin(store: SqlStore, name: str) -> None:
+        gate.wait()
+        try:
+            store.rollouts.start(rolled(name))
+        except StoreError as e:
+            outcomes.append(str(e))
+
+    threads = [
+        threading.Thread(target=begin, args=(store, f"0.2.0-{n}")) for n, store in enumerate(stores)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 1
+    assert "has not been stopped" in outcomes[0]
+    assert len(stores[0].rollouts.all()) == 1
+    for store in stores:
+        store.close()

@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["appliance"]):
     from appliance.alerts.outbox import MemoryOutbox
     from appliance.alerts.seal import AlertPrivateKey, open_alert
     from appliance.errors import CardError, IdentityError, WatchlistError, WireError
-    from appliance.link import credentials
+    from appliance.link import credentials, outcome
     from appliance.link.cache import PieceCache
     from appliance.link.floors import Floors
     from appliance.link.relay import Relay
@@ -69,6 +69,12 @@ def _floors(received: bytes) -> None:
     path = _FOLDER / "floors.json"
     path.write_bytes(received)
     Floors(path).all()
+
+
+def _tried(received: bytes) -> None:
+    (_FOLDER / outcome.FILE).write_bytes(received)
+    tried = outcome.read(_FOLDER)
+    outcome.write(_FOLDER, tried.again("ab" * 32))
 
 
 def _certificate(received: bytes) -> None:
@@ -121,6 +127,7 @@ TARGETS = (
     Target(_floors, (CardError,)),
     Target(_certificate, (IdentityError,)),
     Target(_relay(b""), ()),
+    Target(_tried, ()),
 )
 
 
@@ -144,12 +151,16 @@ def corpus(folder: Path) -> None:
         wire.Poll(_NODE, boot, boot, "red", 1, "", 0, 10),
         wire.Fetch(_NODE, "red", 1, 0),
         wire.Show("watching", camera_on=True),
+        wire.Upgrade(_NODE, (0, 1, 0, 0), wire.Outcome.REFUSED, bytes(32), 1, "why"),
+        wire.Pull(_NODE, bytes(32), 7),
     )
     answers: tuple[wire.Answer, ...] = (
         wire.Ack(),
         wire.Deny("no"),
         wire.Welcome(1, (("red", 1),)),
         wire.Piece(0, b"x"),
+        wire.Bundle((0, 2, 0, 0), bytes(32), 5000, 1024),
+        wire.Part(7, b"x"),
     )
     inputs = [bytes([0]) + wire.encode(request) for request in requests]
     inputs += [bytes([1]) + wire.encode(answer) for answer in answers]
@@ -165,6 +176,7 @@ def corpus(folder: Path) -> None:
     inputs.append(bytes([6]) + make_stamp(stamp, _KEY))
     inputs.append(bytes([1]) + wire.encode(wire.Offer(b"stamp", head, digests, b"grant")))
     inputs.append(bytes([8]) + b'[["red",1]]')
+    inputs.append(bytes([11]) + b'{"outcome":"trying","version":[0,2,0,0],"tries":[]}')
     for number, content in enumerate(inputs):
         (folder / f"good-{number}").write_bytes(content)
 

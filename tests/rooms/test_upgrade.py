@@ -279,7 +279,7 @@ def test_a_part_of_another_length_is_not_kept(rig: Rig, cut: bytes) -> None:
     if cut:
         rig.controller.part = lambda pull: Part(pull.index, cut)  # type: ignore[method-assign]  # hostile
     else:
-        rig.controller.part = lambda pull: Part(0, CONTENT[:PART])  # type: ignore[method-assign]  # the wrong one
+        rig.controller.part = lambda pull: Part(pull.index - 1, CONTENT[:PART])  # type: ignore[method-assign]  # the wrong one
     rig.run(lambda: len(rig.controller.pulled()) == 3)
     (kept,) = rig.folder.iterdir()
     assert kept.stat().st_size == PART
