@@ -126,11 +126,12 @@ class Host:
         which = ("--list", str(bundle), "--nodes", NODE, "--until", "+2h")
         self.ctl("deploy", "start", *fleet, *which, *ordered)
 
-    def personalise(self, card: Path) -> str:
-        """Write the node's file on a card; returns its token."""
+    def personalise(self, card: Path, **columns: str) -> str:
+        """Write the node's file on a card, with more columns of its row; returns its token."""
         with workplace(self.fleet) as (fleet, store):
             common = cards.common(fleet) | SIGHT
-            (row,), _ = rows.parse(f"node\n{NODE}\n", common)
+            head, cells = ",".join(["node", *columns]), ",".join([NODE, *columns.values()])
+            (row,), _ = rows.parse(f"{head}\n{cells}\n", common)
             token = cards.invite(store, NODE, hours=2, now_ms=now_ms())
         image.personalise(card, cards.provision_of(row, token))
         return token.hex()
@@ -165,11 +166,15 @@ y = 0.45
 
 def add_scene(card: Path) -> None:
     """A scene with its photograph, on the data partition."""
-    script = card.parent / "scene.toml"
+    commands = ["mkdir /scene", "cd /scene"]
+    debugfs(card, commands + [f"write {path} {path.name}" for path in scene(card.parent)])
+
+
+def scene(folder: Path) -> tuple[Path, ...]:
+    """A scene's files; its script is written in the folder."""
+    script = folder / "scene.toml"
     script.write_text(_SCENE, encoding="utf-8")
-    commands = ["mkdir /scene", "cd /scene", f"write {script} scene.toml"]
-    commands += [f"write {PHOTOS / name} {name}" for name in ("faces.toml", "obama3.jpg")]
-    debugfs(card, commands)
+    return (script, *(PHOTOS / name for name in ("faces.toml", "obama3.jpg")))
 
 
 def add_file(card: Path, folder: str, source: Path) -> None:

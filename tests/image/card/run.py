@@ -19,6 +19,7 @@ from tests.image.card.cuts import cuts
 from tests.image.card.host import Host, add_scene, spoil
 from tests.image.card.parts import parts
 from tests.image.card.report import Report
+from tests.image.card.sealed import sealed_data
 from tests.image.card.searched import searched
 from tests.image.card.start import start
 from tests.image.card.updates import update
@@ -194,6 +195,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace, Report], None]] = {
     "story": _story,
     "update": update,
     "cuts": cuts,
+    "sealed-data": sealed_data,
     "tampered": _tampered,
 }
 
