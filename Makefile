@@ -10,7 +10,7 @@ GUEST := build/guest
 CAMERA := build/camera
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix models train-hidden bench bench-peers accuracy image image-test csi-test sandbox-test guest-test soak fuzz clean
+.PHONY: help setup demo test check fix models train-hidden bench bench-peers accuracy image image-twice image-test csi-test sandbox-test guest-test soak fuzz clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,13 +79,16 @@ $(SANDBOX)/tree: tests/image/sandbox/build-tree.sh
 image: $(READY) ## the SD card's image: dist/picket-VERSION-arm64.img.zst (root; ten minutes once, then one): LOCK=new
 	@$(BIN)/python image-build/build.py $(if $(filter new,$(LOCK)),--new-lock)
 
-image-test: $(READY) ## boot dist/'s image in an emulator and put it to the test: ONLY=story CUTS=20
+image-twice: $(READY) ## build the image a second time from nothing, and compare (root; a quarter of an hour)
+	@$(BIN)/python image-build/twice.py
+
+image-test: $(READY) ## boot dist/'s image in an emulator and put it to the test: ONLY=story CUTS=20 AGAIN=4
 	@command -v qemu-system-aarch64 >/dev/null && command -v mcopy >/dev/null \
 	  || { echo "picket: error: missing: apt install qemu-system-arm mtools zstd e2fsprogs" >&2; exit 1; }
 	@test -f "$(firstword $(wildcard dist/picket-*-arm64.img.zst))" \
 	  || { echo "picket: error: there is no image: make image" >&2; exit 1; }
 	@$(BIN)/python -m tests.image.card.run $(firstword $(wildcard dist/picket-*-arm64.img.zst)) \
-	  $(foreach one,$(ONLY),--only $(one)) $(if $(CUTS),--cuts $(CUTS))
+	  $(foreach one,$(ONLY),--only $(one)) $(if $(CUTS),--cuts $(CUTS)) $(if $(AGAIN),--again $(AGAIN))
 
 csi-test: $(READY) ## load the CSI camera drivers of an image made with PICKET_CAMERAS=debian-csi
 	@test -f "$(firstword $(wildcard dist/picket-*-arm64.img.zst))" && test -d "$(firstword $(wildcard build/image/csi-*))" \

@@ -77,6 +77,8 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     require(*(csi.TOOLS if cameras.csi else ()))
     tree = debian(work, cameras, new_lock=new_lock)
     kernel = (tree / "kernel").read_text(encoding="ascii").strip()
+    language = [tree / "root/var/lib/dpkg/status", HERE / "wheels.py"]
+    python = _kept(work, "python", language, lambda new: wheels.standard(new, tree))
     locks = [REPOSITORY / "requirements.lock", HERE / "wheels.py"]
     site = _kept(work, "site", locks, lambda new: wheels.install(new, tree))
     code = [HERE / "wheels.py", *_sources()]
@@ -91,7 +93,7 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     log.unlink(missing_ok=True)
     signed_by = bundle.keys(work)
     with step("root"):
-        stage.stage(tree / "root", sites, making / "root", kernel, version)
+        stage.stage(tree / "root", python, sites, making / "root", kernel=kernel, version=version)
         shutil.copy2(signed_by[0], making / "root/etc/rauc/keyring.pem")
         if drivers:
             csi.install(drivers, making / "root", kernel)

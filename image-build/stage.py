@@ -32,24 +32,39 @@ _MASKED = (
     "systemd-hwdb-update.service", "ldconfig.service", "systemd-firstboot.service",
     "serial-getty@ttyAMA0.service", "serial-getty@ttyS1.service", "serial-getty@ttyS0.service",
     "getty.target", "ctrl-alt-del.target",
+    # Of a machine with users, with a /var that lasts, or with systemd's own use of a TPM.
+    "systemd-logind.service", "systemd-user-sessions.service", "systemd-pstore.service",
+    "systemd-random-seed.service", "systemd-machine-id-commit.service", "systemd-sysusers.service",
+    "systemd-hibernate-clear.service", "systemd-pcrmachine.service",
+    "systemd-pcrphase-sysinit.service", "systemd-tpm2-setup.service",
+    "systemd-tpm2-setup-early.service", "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path", "systemd-hostnamed.socket", "systemd-creds.socket",
+    "systemd-pcrextend.socket", "systemd-pcrlock.socket", "systemd-sysext.socket",
+    "systemd-initctl.socket", "getty-static.service",
 )  # fmt: skip
+_GENERATORS = ("getty", "gpt-auto", "hibernate-resume", "rc-local", "ssh", "sysv", "tpm2")
+"""Of systemd's, those that look for what this image never has, at each start and reload."""
 _UNITS = "usr/lib/systemd/system"
 _LAUNCHER = """#!/bin/sh
 PYTHONPATH=/opt/picket/site exec /usr/bin/python3 -s -m appliance "$@"
 """
 
 
-def stage(tree: Path, sites: tuple[Path, ...], root: Path, kernel: str, version: str) -> None:
+def stage(
+    tree: Path, python: Path, sites: tuple[Path, ...], root: Path, *, kernel: str, version: str
+) -> None:
     """Make the root.
 
     Args:
         tree: Debian, left as it is.
+        python: Debian's Python, with byte code that is good for it.
         sites: folders of wheels.
         root: new.
         kernel: release.
         version: of Picket.
     """
     run(["cp", "-a", "--reflink=auto", tree, root])
+    run(["cp", "-a", "--reflink=auto", f"{python}/.", root])
     for name in ("etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/fstab"):
         (root / name).unlink(missing_ok=True)
     for left in (root / "boot").iterdir():  # kernels of packages; ours are in the boot slots
@@ -61,6 +76,10 @@ def stage(tree: Path, sites: tuple[Path, ...], root: Path, kernel: str, version:
     run(["systemctl", f"--root={root}", "--quiet", "enable", *_ENABLED])
     run(["systemctl", f"--root={root}", "--quiet", "mask", *_MASKED])
     run(["systemctl", f"--root={root}", "--quiet", "set-default", "multi-user.target"])
+    generators = root / "etc/systemd/system-generators"
+    generators.mkdir()
+    for name in _GENERATORS:
+        (generators / f"systemd-{name}-generator").symlink_to("/dev/null")
     _slim(root / "usr/lib/modules" / kernel)
     run(["depmod", "-b", root, kernel])
 

@@ -91,16 +91,33 @@ def ours(folder: Path, tree: Path) -> None:
     _compile(folder, tree / "root")
 
 
-def _compile(site: Path, root: Path) -> None:
-    """Byte code, by the node's own Python: a read-only root has no place for it later."""
+def standard(folder: Path, tree: Path) -> None:
+    """Fill a folder with Debian's own Python, compiled anew.
+
+    Its packages' byte code is good for sources of one time of change, and in a root that is the
+    same each time every file has the same one: a node would compile its Python at every start.
+    """
+    for name in ("python3", f"python{PYTHON}"):
+        shutil.copytree(
+            tree / "root/usr/lib" / name, folder / "usr/lib" / name, symlinks=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )  # fmt: skip
+    _compile(folder, tree / "root", at="/")
+
+
+def _compile(site: Path, root: Path, *, at: str = "/opt/picket/site") -> None:
+    """Byte code, by the node's own Python: a read-only root has no place for it later.
+
+    One process and one order: what is written depends on what was compiled before it.
+    """
     inside = root / "picket-site"
     shutil.rmtree(inside, ignore_errors=True)
     site.rename(inside)
     try:
         run([
-            "chroot", root, "/usr/bin/python3", "-m", "compileall", "-q", "-j2",
-            "--invalidation-mode=unchecked-hash", "-s", "/picket-site", "-p", "/opt/picket/site",
-            "/picket-site",
+            "chroot", root, "/usr/bin/env", "PYTHONHASHSEED=0", "/usr/bin/python3", "-m",
+            "compileall", "-q", "-j1", "--invalidation-mode=unchecked-hash", "-s", "/picket-site",
+            "-p", at, "/picket-site",
         ])  # fmt: skip
     finally:
         inside.rename(site)
