@@ -29,13 +29,13 @@ from appliance.errors import IdentityError, PicketError
 from appliance.indicator.drivers import open_lamps
 from appliance.indicator.gpio import Pin
 from appliance.link import credentials
-from appliance.services import faults, firstboot
+from appliance.services import faults
 from appliance.services.cameras import open_camera
 from appliance.services.filming import camera_lamp
 from appliance.services.firstboot import Places
 from appliance.services.process import listens
+from appliance.system import data, netfiles
 from appliance.system import doctor as judged
-from appliance.system import netfiles
 from appliance.system.clock import SystemClock
 from appliance.system.doctor import Finding
 from appliance.system.memory import available_bytes
@@ -134,7 +134,7 @@ def _disk(config: Config) -> Finding:
 
 def _data(config: Config, places: Places) -> Finding:
     """Asked of the kernel; only the reason is taken from what opened it."""
-    said = firstboot.data_said(places)
+    said = data.said(places.data)
     try:
         number = Path(config.link.state).stat().st_dev
     except OSError as e:

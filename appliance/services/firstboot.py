@@ -15,7 +15,6 @@ partition has a node, is left as it is.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -33,7 +32,7 @@ from appliance import config
 from appliance.errors import CardError, ConfigError, PicketError, ProvisionError
 from appliance.link import credentials
 from appliance.link.file import erase, replace
-from appliance.system import card, netfiles
+from appliance.system import card, data, netfiles
 
 log = logging.getLogger(__name__)
 
@@ -157,18 +156,9 @@ def lamps_on(places: Places) -> config.Lamps:
         return config.Lamps(driver="gpio")
 
 
-def data_said(places: Places) -> dict[str, Any]:
-    """What picket-data.service has said, {} where it has not."""
-    try:
-        said = json.loads(places.data.read_bytes())
-    except (OSError, ValueError):  # no image of ours, or not yet
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def data_is_shut(places: Places) -> bool:
     """Whether the data partition could not be opened, which is why nothing of the node runs."""
-    return bool(data_said(places).get("fault"))
+    return bool(data.said(places.data).get("fault"))
 
 
 def _first_boot(places: Places) -> bool:
@@ -263,11 +253,11 @@ def _remove(path: Path) -> None:
 
 def _facts(places: Places) -> list[str]:
     """What who holds the card should know, besides how far it has come."""
-    data, lines = data_said(places), []
-    if data.get("encrypted"):
-        lines.append(f"data: encrypted to this board ({data['by']})")
-    elif data:
-        lines.append(f"data: NOT ENCRYPTED: {data['why']}")
+    opened, lines = data.said(places.data), []
+    if opened.get("encrypted"):
+        lines.append(f"data: encrypted to this board ({opened['by']})")
+    elif opened:
+        lines.append(f"data: NOT ENCRYPTED: {opened['why']}")
     keys = places.system / netfiles.SSH
     if keys.exists():
         head = keys.read_text(encoding="ascii").partition("\n")[0].removeprefix("# ")

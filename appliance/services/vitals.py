@@ -11,6 +11,7 @@ from typing import Protocol
 
 from appliance.interfaces import Clock
 from appliance.services.capture import Capture
+from appliance.system import data
 from appliance.system.erasure import Ledger
 from appliance.system.health import Vitals, too_hot
 from appliance.system.thermal import SYS, Thermal, read
@@ -63,6 +64,7 @@ class Monitor:
         fps_asked: frames per second asked of the sensor, 0 if it has its own.
         hidden: columns of part-hidden faces that this node can search.
         updating: a folder that is there while root installs an update.
+        opened: what picket-data.service says of the data partition.
     """
 
     def __init__(
@@ -78,11 +80,13 @@ class Monitor:
         fps_asked: float,
         hidden: frozenset[str] = frozenset(),
         updating: Path = UPDATING,
+        opened: Path = data.STATE,
     ) -> None:
         self._clock, self._ledger, self._counters = clock, ledger, counters
         self._capture, self._controllers = capture, controllers
         self._keeper, self._fallen, self._fps_asked = keeper, fallen, fps_asked
         self._columns, self._updating = hidden, updating
+        self._in_the_clear = data.in_the_clear(opened)
         self._ticks: deque[tuple[int, int]] = deque()
         self._hot = False
         self.thermal = Thermal()
@@ -120,6 +124,7 @@ class Monitor:
             fps=self.fps,
             fps_asked=self._fps_asked,
             updating=self._updating.is_dir(),
+            in_the_clear=self._in_the_clear,
             hidden_unsearchable=watchlist is not None
             and not self._columns <= set(watchlist.columns),
         )

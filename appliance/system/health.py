@@ -42,6 +42,7 @@ class Vitals:
         hidden_unsearchable: the list in use has no templates for part-hidden faces, or none that
             this node's models can be compared with.
         updating: root installs an update; the power must stay on.
+        in_the_clear: the image could not encrypt the data partition to its board.
     """
 
     balanced: bool
@@ -67,6 +68,7 @@ class Vitals:
     memory_free_mib: float = math.inf
     hidden_unsearchable: bool = False
     updating: bool = False
+    in_the_clear: bool = False
 
 
 HOT_FROM_C, HOT_UNTIL_C = 80.0, 75.0
@@ -120,6 +122,7 @@ FLAGS: tuple[tuple[str, Callable[[Vitals], bool]], ...] = (
     ("disk-nearly-full", lambda v: v.disk_free_mib < DISK_LOW_MIB),
     ("memory-low", lambda v: v.memory_free_mib < MEMORY_LOW_MIB),
     ("hidden-faces-not-searchable", lambda v: v.hidden_unsearchable),
+    ("data-not-encrypted", lambda v: v.in_the_clear),
 )
 """Every flag whose rule holds is told; the names are for machines and stay as they are."""
 

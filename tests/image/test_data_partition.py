@@ -6,7 +6,9 @@ emulator (card/sealed.py).
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import os
 import shutil
 import struct
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 from appliance.system import card
+from appliance.system import data as said
 from tests.image.board import File, script
 
 board, data = script("board_secret"), script("data_partition")
@@ -151,6 +154,17 @@ def test_its_folders_are_the_images(box: Box) -> None:
     packed = (Path(__file__).resolve().parents[2] / "image-build/pack.py").read_text()
     assert ", ".join(f'"{name}"' for name in data.FOLDERS) in packed
     assert data.STATUS == card.STATUS
+
+
+@pytest.mark.parametrize("number", [1, None])
+def test_what_is_written_down_is_read_by_the_node(box: Box, number: int | None) -> None:
+    _, state = box.starts(number)
+    path = box.folder / "picket-data.json"
+    assert (said.said(path), said.in_the_clear(path)) == ({}, False)
+    path.write_text(json.dumps(dataclasses.asdict(state)))
+    assert said.in_the_clear(path) is (number is None)
+    assert said.said(path)["fault"] == ""
+    assert said.STATE == data.STATE
 
 
 def test_a_board_without_a_secret_uses_it_as_it_is_and_says_so(box: Box) -> None:

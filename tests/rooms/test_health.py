@@ -74,6 +74,7 @@ def test_the_worst_that_holds_names_the_state(changes: dict[str, object], state:
         ({"disk_free_mib": 63.0}, "disk-nearly-full"),
         ({"memory_free_mib": 63.0}, "memory-low"),
         ({"hidden_unsearchable": True}, "hidden-faces-not-searchable"),
+        ({"in_the_clear": True}, "data-not-encrypted"),
     ],
 )
 def test_each_trouble_has_its_flag(changes: dict[str, object], flag: str) -> None:
@@ -83,7 +84,7 @@ def test_each_trouble_has_its_flag(changes: dict[str, object], flag: str) -> Non
 def test_a_good_node_has_no_flags_and_every_flag_is_tested() -> None:
     assert flags(GOOD) == ()
     assert not wants_service(GOOD)
-    assert len({name for name, _ in FLAGS}) == len(FLAGS) == 15
+    assert len({name for name, _ in FLAGS}) == len(FLAGS) == 16
 
 
 def test_the_hint_is_for_what_a_person_can_mend() -> None:
