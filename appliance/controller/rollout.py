@@ -233,4 +233,4 @@ def too_many(rollout: Rollout, failed: int) -> str:
     if rollout.state is not State.RUNNING or failed - rollout.tolerated <= rollout.stop_after:
         return ""
     new = failed - rollout.tolerated
-    return f"{new} {'node' if new == 1 else 'nodes'} failed, {rollout.stop_after} may"
+    return f"{new} {'node' if new == 1 else 'nodes'} failed, at most {rollout.stop_after} may"

@@ -27,12 +27,15 @@ from appliance.wire import (
     Health,
     Hello,
     Offer,
+    Outcome,
     Piece,
     Poll,
+    Pull,
     Report,
     Request,
     Row,
     Show,
+    Upgrade,
     Welcome,
     decode_request,
     encode,
@@ -319,6 +322,8 @@ def test_other_nodes_and_other_questions_are_refused(rig: Rig) -> None:
     for request in (
         Report("cam-2", (Row(BOOT, 1, b"x"),)),
         Show("watching", camera_on=True),
+        Upgrade("cam", (0, 1, 0, 0), Outcome.ROLLED_BACK, bytes(32)),
+        Pull("cam", bytes(32), 0),
     ):
         assert isinstance(rig.ask(request), Deny)
     assert (rig.relay.hostile, rig.outbox.depth, rig.controller.asked) == (2, 0, [])

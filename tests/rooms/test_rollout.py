@@ -338,7 +338,7 @@ def test_too_many_failures_pause_it_by_themselves(rig: Rig, fate: Outcome, stop_
     rig.until_done()
     assert rig.state is State.PAUSED
     why = rig.store.rollouts.all()[-1].why
-    assert why == f"{stop_after + 1} node{'s' * bool(stop_after)} failed, {stop_after} may"
+    assert why == f"{stop_after + 1} node{'s' * bool(stop_after)} failed, at most {stop_after} may"
     assert {"event": "paused", "rollout": ROLLOUT.rollout, "reason": why} in rig.events
     assert rig.store.records.after(0)[-1].kind == "update-paused"
     assert rig.round() == 0
