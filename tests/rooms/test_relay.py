@@ -326,7 +326,7 @@ def test_other_nodes_and_other_questions_are_refused(rig: Rig) -> None:
         Pull("cam", bytes(32), 0),
     ):
         assert isinstance(rig.ask(request), Deny)
-    assert (rig.relay.hostile, rig.outbox.depth, rig.controller.asked) == (2, 0, [])
+    assert (rig.relay.hostile, rig.outbox.depth, rig.controller.asked) == (4, 0, [])
 
 
 def mutated(original: bytes) -> st.SearchStrategy[bytes]:
