@@ -48,6 +48,7 @@ check: $(READY) ## formatting, lint, types, architecture, systemd units
 sandbox-test: $(SANDBOX)/tree $(SANDBOX)/site ## boot the units in a container and try what they forbid (root)
 	@$(PYTHON) -m tests.image.sandbox.run $(SANDBOX)/tree
 	@$(PYTHON) -m tests.image.sandbox.node $(SANDBOX)/tree $(SANDBOX)/site
+	@$(PYTHON) -m tests.image.sandbox.update $(SANDBOX)/tree $(SANDBOX)/site
 
 guest-test: $(SANDBOX)/tree $(SANDBOX)/site $(GUEST) $(CAMERA) ## LEDs and camera drivers in an emulated machine (root, minutes)
 	@$(PYTHON) -m tests.image.guest.run $(SANDBOX)/tree $(SANDBOX)/site $(GUEST)
