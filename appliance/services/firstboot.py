@@ -146,14 +146,16 @@ def join_now(places: Places) -> None:
 
 
 def lamps_on(places: Places) -> config.Lamps:
-    """The lamps that a broken file still names, else the usual pins."""
-    try:
-        with (places.card / card.FILE).open("rb") as file:
-            document = tomllib.loads(file.read(card.MAX_BYTES).decode("utf-8-sig"))
-        return msgspec.convert(document.get("lamps", {"driver": "gpio"}), config.Lamps)
-    except (OSError, ValueError) as e:  # TOML, UTF-8 and msgspec's errors are ValueErrors
-        log.info("the usual pins: %s", e)
-        return config.Lamps(driver="gpio")
+    """The lamps that a broken file still names, or an earlier one named, else the usual pins."""
+    for name in (card.FILE, card.LAMPS):
+        try:
+            with (places.card / name).open("rb") as file:
+                document = tomllib.loads(file.read(card.MAX_BYTES).decode("utf-8-sig"))
+            if "lamps" in document:
+                return msgspec.convert(document["lamps"], config.Lamps)
+        except (OSError, ValueError) as e:  # TOML, UTF-8 and msgspec's errors are ValueErrors
+            log.info("no lamps in %s: %s", name, e)
+    return config.Lamps(driver="gpio")
 
 
 def data_is_shut(places: Places) -> bool:
@@ -189,6 +191,7 @@ def _first_boot(places: Places) -> bool:
         ticket = {"token": provision.join.token, "ca": provision.join.ca}
         replace(places.ticket, tomli_w.dumps(ticket, multiline_strings=True).encode())
         _give(places.ticket, LINK_USER, GROUP)
+    _keep_lamps(places, document)
     erase(path, "the token")
     log.info("this is %s of fleet %s", provision.node.id, provision.node.fleet)
     return True
@@ -242,6 +245,15 @@ def _folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise CardError(f"{path}: cannot be made: {e.strerror}") from e
+
+
+def _keep_lamps(places: Places, document: dict[str, Any]) -> None:
+    lamps = document.get("lamps", {})
+    if lamps.keys() <= {"driver"}:
+        _remove(places.card / card.LAMPS)
+    else:
+        text = tomli_w.dumps({"lamps": lamps})
+        replace(places.card / card.LAMPS, text.encode(), mode=0o644)
 
 
 def _remove(path: Path) -> None:

@@ -26,6 +26,9 @@ FILE = "picket-provision.toml"
 """In the top folder of the card's first partition."""
 STATUS = "picket-status.txt"
 """Beside it: what became of it, for a person with a card reader."""
+LAMPS = "picket-lamps.toml"
+"""Beside it, if its LEDs are not where they usually are: how they are wired, for the case that the
+data partition, which has it too, cannot be opened. No secret."""
 MAX_BYTES = 64 * 1024
 TOKEN_CHARS = 64
 OWN = ("format", "join", "network", "time", "ssh")

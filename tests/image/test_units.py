@@ -6,6 +6,8 @@ What the kernel really refuses is shown by `make sandbox-test`, which boots them
 from __future__ import annotations
 
 import configparser
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -128,6 +130,33 @@ def test_every_service_has_a_user_of_its_own_but_the_join() -> None:
     sysusers = (SYSTEMD / "sysusers.conf").read_text(encoding="utf-8")
     assert all(f"u {user} -" in sysusers for user in users)
     assert settings("join", "User") == "picket-link"
+
+
+@needs_systemd
+def test_the_images_own_units_are_verified(tmp_path: Path) -> None:
+    """As check.sh does the node's: whatever verify says is too much."""
+    overlay = SYSTEMD.parent / "image-build/overlay/etc/systemd/system"
+    shutil.copytree(overlay, tmp_path, dirs_exist_ok=True)
+    for unit in [*SYSTEMD.glob("picket*.service"), *SYSTEMD.glob("picket*.target")]:
+        shutil.copy(unit, tmp_path)
+    for path in [*tmp_path.glob("*.service"), *tmp_path.glob("*/*.conf")]:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"(?m)^(Exec\w+=[-+]*)/.*", r"\1/bin/true", text), encoding="utf-8")
+    said = subprocess.run(
+        [str(shutil.which("systemd-analyze")), "verify", "--man=no", *map(str, tmp_path.glob("picket-*.service"))],
+        env=os.environ | {"SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (said.stdout + said.stderr, said.returncode) == ("", 0)
+
+
+def test_ssh_is_started_only_where_a_card_asked_for_it_and_behind_the_firewall() -> None:
+    overlay = SYSTEMD.parent / "image-build/overlay/etc/systemd/system"
+    unit = (overlay / "picket-ssh.service").read_text(encoding="utf-8").splitlines()
+    assert "ConditionPathExists=/data/system/authorized_keys" in unit
+    assert "Requires=nftables.service" in unit
+    (start,) = [line.split() for line in unit if line.startswith("ExecStart=")]
+    assert {"-s", "-w", "-j", "-k"} <= set(start), "no password, no root, no forwarding"
 
 
 def test_a_drop_in_is_a_unit_fragment() -> None:

@@ -229,6 +229,19 @@ def test_a_bad_card_has_a_blink_code_of_its_own(code: Rhythm, drawn: str) -> Non
     assert not any(lit[Lamp.CAMERA] for lit in seen)
 
 
+def test_leds_are_found_again_without_the_data_partition(places: Places) -> None:
+    wired = {"driver": "gpio", "status": {"bcm": 5, "colour": "green"}}
+    insert(places, lamps=wired)
+    first_boot(places)
+    assert {p.name for p in places.card.iterdir()} == {card.STATUS, card.LAMPS}
+    assert lamps_on(places).status.bcm == 5
+    assert TOKEN.encode() not in everything(places.card)
+    insert(places, lamps={"driver": "gpio"})
+    first_boot(places)
+    assert {p.name for p in places.card.iterdir()} == {card.STATUS}
+    assert lamps_on(places).status.bcm != 5
+
+
 def test_it_blinks_until_stopped_and_leaves_both_lamps_lit() -> None:
     lamps, stop = SimulatedLamps(), threading.Event()
     thread = threading.Thread(target=blink, args=(lamps, SystemClock(), stop))
