@@ -97,6 +97,8 @@ def _update(arguments: argparse.Namespace) -> int:
 
     if arguments.offered:
         print(trial.try_offered(trial.Places()))
+    elif arguments.interrupted:
+        print(trial.interrupted(trial.Places()))
     elif arguments.settle:
         print(trial.settle(trial.Places()))
     else:
@@ -262,6 +264,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     kind.add_argument(
         "--offered", action="store_true", help="what a roll-out brought: picket-update.service"
+    )
+    kind.add_argument(
+        "--interrupted", action="store_true", help="after picket-update.service has ended"
     )
     kind.add_argument(
         "--settle", action="store_true", help="say what became of it: picket-confirm.service"

@@ -22,7 +22,6 @@ from appliance.controller.office import Office
 from appliance.controller.plan import Plan
 from appliance.controller.rollout import (
     FAILED,
-    OPEN,
     Rollout,
     Rollouts,
     Runs,
@@ -45,6 +44,7 @@ _TURN_NS = 60 * 1_000_000_000
 _PART_NS = 20_000_000
 """A node takes an eighth of a second for a part; one that asks much faster is none of ours."""
 _BUSY = frozenset({Outcome.INSTALLING, Outcome.TRYING})
+_FETCHES = frozenset({Step.OFFERED, Step.FETCHING})
 
 
 class Upgrades:
@@ -103,7 +103,7 @@ class Upgrades:
                 taken = self._of(rollout, told.node, elsewhere=True)
                 if taken is not None and taken.step in FAILED:
                     return Ack()
-            if taken is None or taken.step not in OPEN:
+            if taken is None or taken.step not in _FETCHES:  # or an installation was interrupted
                 tries = told.tries if about_this else 0
                 self._keep(rollout, Taken(told.node, Step.OFFERED, told_ms, tries=tries))
         return Bundle(rollout.version, rollout.sha256, rollout.size, PART_BYTES)
@@ -116,7 +116,7 @@ class Upgrades:
             if rollout is None or asked.bundle != rollout.sha256:
                 return Deny("no such update is offered")
             taken = self._of(rollout, asked.node, elsewhere=True)
-            offered = taken is not None and taken.step in {Step.OFFERED, Step.FETCHING}
+            offered = taken is not None and taken.step in _FETCHES
             if taken is None or not offered or not self._may_have(plan, rollout, asked.node, taken):
                 return Deny("no such update is offered")
             if now_ns - self._given_ns.get(asked.node, now_ns - _PART_NS) < _PART_NS:

@@ -150,12 +150,24 @@ class PartFile:
             self._path.unlink(missing_ok=True)
 
     def _look_for_room(self) -> None:
-        found = os.statvfs(self._folder)
+        try:
+            found = os.statvfs(self._folder)
+        except OSError as e:
+            self.close()
+            raise CardError(f"{self._folder}: {e.strerror}") from e
         free = found.f_bavail * found.f_frsize
         needed = 2 * self.offer.size - self.held + ROOM_BYTES
         if free < needed:
             self.discard()
             raise CardError(f"{free >> 20} MiB free: an update needs {needed >> 20} MiB")
+
+
+def waits(folder: Path) -> bool:
+    """Whether one was handed over that root has not taken yet; no, on a card that fails."""
+    try:
+        return (folder / READY).exists()
+    except OSError:
+        return False
 
 
 def sweep(folder: Path, *, but: str = "") -> None:

@@ -24,7 +24,7 @@ from appliance.interfaces import Clock, Link, Outbox
 from appliance.link import outcome
 from appliance.link.backoff import Backoff
 from appliance.link.outcome import Tried
-from appliance.link.part import FOLDER, READY, PartFile
+from appliance.link.part import FOLDER, PartFile, waits
 from appliance.link.question import ask
 from appliance.system.release import shown
 from appliance.wire import Ack, Answer, Bundle, Outcome, Part, Pull, Upgrade, Version
@@ -122,7 +122,7 @@ class Upgrader:
             self._handed = None  # root has said nothing of it
         if self._handed is not None:
             return self._upgrade(Outcome.INSTALLING, self._handed[0], tried)
-        if (self._folder / READY).exists():
+        if waits(self._folder):
             return self._upgrade(Outcome.INSTALLING, None, tried)
         if self._part is not None:
             return self._upgrade(Outcome.FETCHING, self._part.offer.sha256, tried)
@@ -168,7 +168,7 @@ class Upgrader:
             return
         self._stop_fetching()
         tried, name = self._tried(), offer.sha256.hex()
-        if self._handed or (self._folder / READY).exists() or tried.outcome is Outcome.TRYING:
+        if self._handed or waits(self._folder) or tried.outcome is Outcome.TRYING:
             return
         if offer.version <= self._running:
             runs = f"{shown(self._running)}, which runs"

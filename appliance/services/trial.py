@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 TRIES = 3
 COPY, WHY, LOCK = "bundle.raucb", "why", ".lock"
 _WHY_MAX_BYTES = 200
-_NOTHING = "there is no update"
+_NOTHING, _NONE_TRIED = "there is no update", "no update was tried"
 _UNKNOWN = "it did not start, its services did not come up, or the power went"
 
 
@@ -79,6 +79,21 @@ def try_offered(places: Places, *, restart: Callable[[], None] = update.try_othe
             os.close(folder)
 
 
+def interrupted(places: Places) -> str:
+    """After picket-update.service has ended: an installation that did not come to its end.
+
+    Returns:
+        What was found, for the journal.
+
+    Raises:
+        CardError: it cannot be written down.
+    """
+    if not places.own.is_dir():
+        return _NONE_TRIED
+    with _alone(places.own):
+        return _interrupted(places, outcome.read(places.own))
+
+
 def settle(places: Places) -> str:
     """Step 6, once what runs is what will start again.
 
@@ -89,21 +104,28 @@ def settle(places: Places) -> str:
         CardError: it cannot be written down.
     """
     if not places.own.is_dir():
-        return "no update was tried"
+        return _NONE_TRIED
     with _alone(places.own):
         tried = outcome.read(places.own)
-        (places.own / COPY).unlink(missing_ok=True)
-        if tried.outcome is Outcome.INSTALLING:
-            found, why = Outcome.NONE, "interrupted while it was installed"
-        elif tried.outcome is not Outcome.TRYING:
-            return "nothing was on trial"
-        elif tried.version == releases.running(places.release):
+        if tried.outcome is not Outcome.TRYING:
+            return _interrupted(places, tried)
+        if tried.version == releases.running(places.release):
             found, why = Outcome.INSTALLED, ""
         else:
             found, why = Outcome.ROLLED_BACK, _told(places.own / WHY)
         _note(places, msgspec.structs.replace(tried, outcome=found, why=why))
         (places.own / WHY).unlink(missing_ok=True)
     return f"{found}{': ' if why else ''}{why}"
+
+
+def _interrupted(places: Places, tried: Tried) -> str:
+    """Its try counts, and it is none of the bundle's faults: the link service fetches it again."""
+    (places.own / COPY).unlink(missing_ok=True)
+    if tried.outcome is not Outcome.INSTALLING:
+        return "nothing was on trial"
+    why = "interrupted while it was installed"
+    _note(places, msgspec.structs.replace(tried, outcome=Outcome.NONE, why=why))
+    return why
 
 
 def _try(places: Places, folder: int, restart: Callable[[], None]) -> str:

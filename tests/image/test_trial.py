@@ -107,6 +107,8 @@ def test_what_was_fetched_is_installed_and_tried_from_a_copy_of_roots_own(box: B
 def test_settled_it_was_kept_or_rolled_back_by_the_version_that_runs(box: Box) -> None:
     box.offer()
     box.tries()
+    assert trial.interrupted(box.places) == "nothing was on trial"  # it is, and goes on
+    assert box.tried.outcome is Outcome.TRYING
     (box.places.own / trial.WHY).write_text("its services did not stay up: picket-watch\n")
     assert trial.settle(box.places) == "rolled-back: its services did not stay up: picket-watch"
     assert box.tried.outcome is Outcome.ROLLED_BACK
@@ -128,12 +130,15 @@ def test_nothing_to_settle_makes_nothing(box: Box) -> None:
     assert box.tries() == "there is no update"
 
 
-def test_an_installation_that_the_power_interrupted_is_no_fault_of_the_bundle(box: Box) -> None:
+@pytest.mark.parametrize("at", ["settle", "interrupted"])
+def test_an_installation_that_was_interrupted_is_no_fault_of_the_bundle(box: Box, at: str) -> None:
     box.places.own.mkdir()
     name = "ab" * 32
     outcome.write(box.places.own, Tried(sha256=name, outcome=Outcome.INSTALLING).again(name))
     (box.places.own / trial.COPY).write_bytes(b"half")
-    assert trial.settle(box.places) == "none: interrupted while it was installed"
+    said = getattr(trial, at)(box.places)
+    assert said == "interrupted while it was installed"
+    assert box.tried.outcome is Outcome.NONE
     assert not (box.places.own / trial.COPY).exists()
     assert box.tried.times(name) == 1  # it counts all the same: no box restarts for ever
 

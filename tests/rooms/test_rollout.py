@@ -366,6 +366,27 @@ def test_a_node_that_failed_is_not_offered_it_again_in_this_rollout(rig: Rig) ->
     assert rig.state is State.RUNNING  # it still says what became of the first time
 
 
+def test_a_node_whose_installation_was_interrupted_fetches_again_and_is_counted_once(
+    rig: Rig,
+) -> None:
+    rig.begin(stages=(WHOLE,))
+    node = early(rig)[0]
+    assert isinstance(rig.ask(node), Bundle)
+    assert isinstance(rig.pull(node.name), Part)
+    node.bundle = DIGEST
+    for outcome in (Outcome.FETCHING, Outcome.INSTALLING):
+        node.outcome = outcome
+        rig.ask(node)
+    assert isinstance(rig.pull(node.name), Deny)  # it has all of it
+    node.outcome = Outcome.NONE
+    assert isinstance(rig.ask(node), Bundle)
+    assert isinstance(rig.pull(node.name), Part)
+    node.outcome = Outcome.ROLLED_BACK  # of no further try: its own word of before
+    rig.ask(node)
+    rig.notice()
+    assert rig.state is State.RUNNING
+
+
 def test_a_node_with_a_deployment_is_passed_over_until_that_ends(rig: Rig) -> None:
     node = early(rig)[0]
     rig.begin(stages=(WHOLE,))

@@ -243,8 +243,9 @@ def test_what_root_would_refuse_again_is_not_fetched(rig: Rig, found: Outcome, t
     assert not rig.controller.pulled()
 
 
-def test_what_was_rolled_back_once_may_be_tried_again(rig: Rig) -> None:
-    rig.root_says(Outcome.ROLLED_BACK, 1)
+@pytest.mark.parametrize("found", [Outcome.ROLLED_BACK, Outcome.NONE])
+def test_what_was_rolled_back_or_interrupted_may_be_tried_again(rig: Rig, found: Outcome) -> None:
+    rig.root_says(found, 1)
     rig.run(rig.ready.exists)
 
 
