@@ -184,11 +184,7 @@ class Upgrades:
         return rollout
 
     def _of(self, rollout: Rollout, node: str, *, elsewhere: bool) -> Taken | None:
-        """What became of a node.
-
-        Args:
-            elsewhere: look in the store, too, where another controller may have written it.
-        """
+        """What became of a node; `elsewhere`: by the store, too, for another controller's word."""
         if elsewhere and node not in self._taken:
             for one in self._rollouts.taken(rollout.rollout, node):
                 self._taken[node] = one
