@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import tarfile
 import time
+from base64 import b64encode
 from pathlib import Path
 
 from appliance.system import card as file
@@ -80,6 +81,12 @@ def _packed(folder: Path, paths: tuple[Path, ...]) -> Path:
     return disk
 
 
+def _python(machine: Machine, code: str, *words: str) -> str:
+    """What a program prints, run in the guest; one line for its shell, which prompts for each."""
+    line = f"exec(__import__('base64').b64decode('{b64encode(code.encode()).decode()}'))"
+    return machine.does(shlex.join(["python3", "-c", line, *words]), 200)
+
+
 def _off(machine: Machine) -> None:
     machine.does("sync; systemctl poweroff --no-block", 60)
     machine.process.wait(timeout=240)
@@ -91,7 +98,7 @@ def _first(machine: Machine, host: Host, report: Report) -> None:
     machine.does("mkdir -p /data/scene && tar -C /data/scene -xf /dev/vdb", 120)
     said = machine.does(_DATA)
     below = machine.does(
-        "lsblk -no NAME,TYPE /dev/vda7; cryptsetup luksDump /dev/vda7 | grep -A9 ^Keyslots"
+        "lsblk -no NAME,TYPE /dev/vda7; cryptsetup luksDump /dev/vda7 | grep -A8 ^Keyslots:"
     )
     so = '"encrypted": true, "by": "tpm"' in said and "crypt" in below
     report.point("a new card is encrypted to the board's TPM", so=so, seen=f"{said} {below}")
@@ -169,9 +176,7 @@ def _let_out(machine: Machine, host: Host, report: Report) -> None:
         "    try: s.connect(at); s.send(b'?'); print('through', end=' ')\n"
         "    except OSError as e: print(e.strerror or e, end=' / ')\n"
     ).replace("PORT", str(host.port))
-    said = {
-        who: machine.does(f"python3 -c {shlex.quote(code)} {who}", 120) for who in ("root", "link")
-    }
+    said = {who: _python(machine, code, who) for who in ("root", "link")}
     so = said == {"root": "through through", "link": "through Operation not permitted /"}
     report.point("the kernel keeps it to that", so=so, seen=said)
 
@@ -231,7 +236,7 @@ def _elsewhere(machine: Machine, report: Report) -> None:
     report.point(
         "another board does not open it, and says why", so=so, seen=" / ".join(status.splitlines())
     )
-    seen = machine.does(f"python3 -c {shlex.quote(_SECOND_LAMP)}", 120)
+    seen = _python(machine, _SECOND_LAMP)
     report.point("with a blink code of its own", so=_flashes(seen), seen=seen)
     down = machine.does(
         "systemctl is-active data.mount picket-watch picket-link picket-ssh picket-join;"
