@@ -30,14 +30,14 @@ class State(StrEnum):
 
 
 class Step(StrEnum):
-    """How far a node has come."""
+    """How far a node has come; named as in wire.Outcome, where that has it."""
 
     OFFERED = "offered"
     FETCHING = "fetching"
     INSTALLING = "installing"
-    TRYING = "on trial"
+    TRYING = "trying"
     INSTALLED = "installed"
-    ROLLED_BACK = "rolled back"
+    ROLLED_BACK = "rolled-back"
     REFUSED = "refused"
 
 

@@ -134,10 +134,11 @@ def as_text(tally: Tally, fleet: str) -> str:
         )
         for number, stage in enumerate(tally.stages)
     ]
-    lines += [table(("  stage", "nodes", *(c.value for c in used)), rows), ""]
+    lines += [table(("  stage", "nodes", *(_named(c) for c in used)), rows), ""]
     lines.append(_bar(tally))
     lines += [
-        f"{node}: {tally.nodes[node]}: {why}" for node, why in sorted(tally.why.items())[:_MOST]
+        f"{node}: {_named(tally.nodes[node])}: {why}"
+        for node, why in sorted(tally.why.items())[:_MOST]
     ]
     if len(tally.why) > _MOST:
         lines.append(f"and {len(tally.why) - _MOST} more: --json")
@@ -194,6 +195,10 @@ def _stands(
     if not rollout.while_watching and plan.wanted(row.node, now_ms) is not None:
         return Stands.WATCHING
     return Stands.WAITING
+
+
+def _named(at: Step | Stands) -> str:
+    return "on trial" if at is Step.TRYING else at.value.replace("-", " ")
 
 
 def _state(rollout: Rollout) -> str:

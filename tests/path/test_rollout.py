@@ -198,7 +198,7 @@ def test_an_update_is_fetched_installed_and_one_that_rolls_back_pauses_the_rollo
     with box.link():
         wait_for(lambda: box.ready)
         box.installs(comes_up=False)
-        told = serving.told("update", node="cam-1", step="rolled back")
+        told = serving.told("update", node="cam-1", step="rolled-back")
         assert "it did not start" in told["reason"]
         assert serving.told("paused")["reason"] == "1 node failed, at most 0 may"
         text = fleet.says("update", "status")
