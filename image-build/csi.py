@@ -1,10 +1,11 @@
 """What Debian's kernel is built without: CSI receiver, sensors, DMA heaps, as modules; overlays.
 
 Enters: the Debian tree (its kernel's release and exact version). Leaves: a folder with modules/ (as
-below the kernel's own folder of modules) and overlays/ (device trees' additions, one per board and
-sensor). The sources are Debian's, the packages of that very version; nothing in them is changed.
-The modules are not signed: Debian's kernel notes that (taint E and O) and loads them; what protects
-them on the card is the root's hash tree, as it does everything else.
+below the kernel's own folder of modules), overlays/ (device trees' additions, one per board and
+sensor), and a module for the test in an emulated machine. The sources are Debian's, the packages of
+that very version; nothing in them is changed. The modules are not signed: Debian's kernel notes
+that (taint E and O) and loads them; what protects them on the card is the root's hash tree, as it
+does everything else.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from work import BuildError, remove, run, step
 
 HERE = Path(__file__).resolve().parent / "csi"
-TOOLS = ("mmdebstrap", "make", "aarch64-linux-gnu-gcc", "dtc", "fdtoverlay", "xz")
+TOOLS = ("mmdebstrap", "make", "aarch64-linux-gnu-gcc", "dtc", "fdtoverlay", "xz", "depmod")
+TEST_BUS = "test_bus.ko"
 _CROSS = "aarch64-linux-gnu-"
 _BOARDS = {
     "pi02": ("bcm2837-rpi-zero-2-w",),
@@ -83,19 +85,24 @@ def install(made: Path, root: Path, kernel: str) -> None:
     """Put the modules into a staged root, beside the kernel's own.
 
     Raises:
-        BuildError: one calls what neither the kernel nor a module of the root has.
+        BuildError: one needs a module that the root has not kept.
     """
     modules = root / "usr/lib/modules" / kernel
     run(["cp", "-r", f"{made}/modules/.", modules])
-    log = made.parent / "depmod.log"
-    log.unlink(missing_ok=True)
-    run(["depmod", "-e", "-F", modules / "System.map", "-b", root, kernel], log=log)
-    missing = [line for line in log.read_text().splitlines() if "unknown symbol" in line]
-    if missing:
-        raise BuildError(f"{missing[0]} (all of it: {log})")
+    run(["depmod", "-b", root, kernel])
+    lines = (modules / "modules.dep").read_text(encoding="ascii").splitlines()
+    there = {_bare(line.partition(":")[0]) for line in lines}
+    for module in sorted(made.rglob("*.ko.xz")):
+        needed = set(filter(None, run(["modinfo", "-F", "depends", module]).strip().split(",")))
+        if missing := {_bare(name) for name in needed} - there:
+            raise BuildError(f"{module.name} needs {', '.join(sorted(missing))}: see modules.txt")
     loaded = root / _LOADED
     loaded.parent.mkdir(parents=True, exist_ok=True)
     loaded.write_text("".join(f"{heap}\n" for heap in _HEAPS), encoding="ascii")
+
+
+def _bare(path: str) -> str:
+    return PurePosixPath(path).name.partition(".ko")[0].replace("-", "_")
 
 
 def boot(made: Path, slot: Path, sensor: str) -> None:
@@ -114,10 +121,10 @@ def drivers() -> dict[str, PurePosixPath]:
 
 
 def kbuild() -> str:
-    """The Kbuild file of all drivers: one module each, and a few words more for the heaps' core."""
+    """The Kbuild file of all drivers: one module each; the heaps' core needs a few words more."""
     sources = [name for name in drivers() if name.endswith(".c") and name != "dma-heap.c"]
     modules = " ".join(name.replace(".c", ".o") for name in sources)
-    return f"obj-m := {modules} dma_heap.o\ndma_heap-y := dma-heap.o words.o\n"
+    return f"obj-m := {modules} dma_heap.o test_bus.o\ndma_heap-y := dma-heap.o words.o\n"
 
 
 def _version(tree: Path, kernel: str) -> str:
@@ -181,6 +188,7 @@ def _modules(folder: Path, to: Path, kernel: str, root: Path, log: Path) -> None
     """Compile, and put each where the kernel's own build would; packed as Debian's are."""
     source, headers = folder / "source", folder / "usr/src"
     shutil.copy2(HERE / "dma_heap.c", source / "words.c")
+    shutil.copy2(HERE / "test_bus.c", source)
     (source / "Kbuild").write_text(kbuild(), encoding="ascii")
     run([
         "make", "-s", f"-j{os.cpu_count()}",
@@ -193,9 +201,11 @@ def _modules(folder: Path, to: Path, kernel: str, root: Path, log: Path) -> None
         "CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF=", "CONFIG_DEBUG_INFO_BTF_MODULES=",
         "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=", "modules",
     ], log=log)  # fmt: skip
-    homes = {PurePosixPath(name).stem.replace("-", "_"): where for name, where in drivers().items()}
+    to.mkdir(parents=True)
+    shutil.move(source / TEST_BUS, to.parent)
+    homes = {_bare(name.replace(".c", ".ko")): where for name, where in drivers().items()}
     for module in sorted(source.glob("*.ko")):
-        home = to / "kernel" / homes[module.stem.replace("-", "_")]
+        home = to / "kernel" / homes[_bare(module.name)]
         home.mkdir(parents=True, exist_ok=True)
         run([f"{_CROSS}strip", "--strip-debug", module])
         run(["xz", "--check=crc32", "--lzma2=dict=1MiB", module])
