@@ -6,10 +6,13 @@ service that was taken over can make it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import random
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -61,6 +64,9 @@ class Box:
         self.ready.write_text(text)
         return text.encode()
 
+    def came_to(self) -> Outcome:
+        return self.tried.outcome
+
     def tries(self) -> str:
         return trial.try_offered(self.places, restart=self._restart)
 
@@ -108,16 +114,16 @@ def test_settled_it_was_kept_or_rolled_back_by_the_version_that_runs(box: Box) -
     box.offer()
     box.tries()
     assert trial.interrupted(box.places) == "nothing was on trial"  # it is, and goes on
-    assert box.tried.outcome is Outcome.TRYING
+    assert box.came_to() is Outcome.TRYING
     (box.places.own / trial.WHY).write_text("its services did not stay up: picket-watch\n")
     assert trial.settle(box.places) == "rolled-back: its services did not stay up: picket-watch"
-    assert box.tried.outcome is Outcome.ROLLED_BACK
+    assert box.came_to() is Outcome.ROLLED_BACK
     assert trial.settle(box.places) == "nothing was on trial"
     box.offer()
     box.tries()
     box.runs("0.2.0")
     assert trial.settle(box.places) == "installed"
-    assert (box.tried.outcome, box.tried.why) == (Outcome.INSTALLED, "")
+    assert (box.came_to(), box.tried.why) == (Outcome.INSTALLED, "")
 
 
 def test_nothing_to_settle_makes_nothing(box: Box) -> None:
@@ -138,7 +144,7 @@ def test_an_installation_that_was_interrupted_is_no_fault_of_the_bundle(box: Box
     (box.places.own / trial.COPY).write_bytes(b"half")
     said = getattr(trial, at)(box.places)
     assert said == "interrupted while it was installed"
-    assert box.tried.outcome is Outcome.NONE
+    assert box.came_to() is Outcome.NONE
     assert not (box.places.own / trial.COPY).exists()
     assert box.tried.times(name) == 1  # it counts all the same: no box restarts for ever
 
@@ -159,7 +165,7 @@ def test_what_is_refused_is_told_and_removed(
     box.refuses(why)
     assert box.ran() == ran
     assert not box.ready.exists()
-    assert box.tried.outcome is Outcome.REFUSED
+    assert box.came_to() is Outcome.REFUSED
     assert box.tried.sha256 == hashlib.sha256(content).hexdigest()
     assert why in box.tried.why
     assert str(box.folder) not in box.tried.why
@@ -169,7 +175,7 @@ def test_what_runs_already_is_not_written_again(box: Box) -> None:
     box.offer("0.1.0")
     assert box.tries() == "0.1.0 runs already"
     assert box.ran() == ["info"]
-    assert box.tried.outcome is Outcome.INSTALLED
+    assert box.came_to() is Outcome.INSTALLED
 
 
 def test_a_bundle_is_tried_three_times_and_not_for_ever(box: Box) -> None:
@@ -279,6 +285,46 @@ def test_what_is_written_after_the_check_does_not_reach_rauc(box: Box) -> None:
         still_open.write(b"evil")
         still_open.flush()
     assert (box.folder / "rauc.got").read_bytes() == content
+
+
+CHILD = """
+import sys; from pathlib import Path; from appliance.services import trial
+folder = Path(sys.argv[1])
+places = trial.Places(folder / "link", folder / "update", folder / "release")
+print("begins", flush=True)
+trial.try_offered(places, restart=lambda: None)
+"""
+
+
+def test_killed_at_any_moment_it_is_tried_again_or_told_and_never_half(box: Box) -> None:
+    rng, seen = random.Random(6), set()  # noqa: S311 - moments
+    (box.folder / "rauc").write_text(RAUC.replace('cp "$2"', 'sleep 0.05; cp "$2"'))
+    for number in range(12):
+        content = box.offer(f"0.2.{number}", ', "x": "' + "x" * 3_000_000 + '"')
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(box.folder)], stdout=subprocess.PIPE
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"begins\n"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(rng.uniform(0, 0.15))
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        trial.interrupted(box.places)
+        found = box.tried
+        seen.add((found.outcome, box.ready.exists()))
+        if found.outcome is Outcome.TRYING:
+            assert (box.folder / "rauc.got").read_bytes() == content
+            assert found.sha256 == hashlib.sha256(content).hexdigest()
+            assert trial.settle(box.places).startswith("rolled-back")
+        elif box.ready.exists():  # its unit is started again by that name
+            box.tries()
+            trial.settle(box.places)
+        assert not (box.places.own / trial.COPY).exists()
+        assert box.came_to() in {Outcome.NONE, Outcome.ROLLED_BACK}
+        assert all(times <= trial.TRIES for _, times in box.tried.tries)
+    assert len(seen) > 1
 
 
 # The shell that keeps a slot or leaves it

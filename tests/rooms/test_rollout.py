@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509 import Certificate
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from sqlalchemy import insert
 
 from appliance.alerts.seal import AlertPrivateKey
@@ -543,3 +546,93 @@ def test_the_picture_counts_every_node_once(rig: Rig) -> None:
     failed = [node for node, at in tally.nodes.items() if at in FAILED]
     later = rig.tally().nodes
     assert {at for node, at in later.items() if node not in failed} == {Stands.SILENT}
+
+
+class Fleet(RuleBasedStateMachine):
+    """Any order of orders and of words, true or not: what is given out is what may be had."""
+
+    nodes = st.sampled_from([f"cam-{n}" for n in range(6)])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.rig = Rig(Path(self.folder.name), 6)
+        self.number = 0
+        self.offered: set[str] = set()
+        self.failed: set[str] = set()
+
+    def teardown(self) -> None:
+        self.rig.close()
+        self.folder.cleanup()
+
+    @property
+    def rollout(self) -> Rollout | None:
+        return self.rig.store.rollouts.current()
+
+    @precondition(lambda self: self.rollout is None)
+    @rule(stop_after=st.integers(0, 3), stages=st.sampled_from([(5000, WHOLE), (WHOLE,)]))
+    def start(self, stop_after: int, stages: tuple[int, ...]) -> None:
+        self.number += 1
+        name = f"0.2.0-{self.number}"
+        started = NOW + self.number
+        self.rig.begin(rollout=name, stop_after=stop_after, stages=stages, started_ms=started)
+        self.offered, self.failed = set(), set()
+
+    @precondition(lambda self: self.rollout is not None)
+    @rule(order=st.sampled_from(["pause", "resume", "stop", "next"]))
+    def order(self, order: str) -> None:
+        assert self.rollout is not None
+        name, rollouts = self.rollout.rollout, self.rig.store.rollouts
+        if order == "next":
+            with suppress(StoreError):
+                rollouts.go_on(name, self.rollout.stage + 1, now_ms=NOW)
+        elif order == "resume":
+            rollouts.resume(name, now_ms=NOW)
+        else:
+            getattr(rollouts, order)(name, "so", now_ms=NOW)
+        self.rig.notice()
+
+    @rule(node=nodes, outcome=st.sampled_from(Outcome), new=st.booleans(), about=st.booleans(),
+          tries=st.integers(0, 2))  # fmt: skip
+    def ask(self, node: str, outcome: Outcome, *, new: bool, about: bool, tries: int) -> None:
+        said = told(outcome, node=node, running=NEW if new else OLD, tries=tries,
+                    bundle=DIGEST if about else None)  # fmt: skip
+        self.rig.clock.advance(1)
+        answer = self.rig.desk.endpoints.answer(said, b"", node)
+        plan = self.rig.desk.office.plan.rollout
+        if plan is not None and plan.rollout == self.rig.store.rollouts.all()[-1].rollout:
+            steps = {one.node: one.step for one in self.rig.desk.upgrades._taken.values()}
+            if steps.get(node) in FAILED:
+                self.failed.add(node)
+            elif steps.get(node) is Step.INSTALLED:
+                self.failed.discard(node)
+        if isinstance(answer, Bundle):
+            assert plan is not None
+            assert plan.state is State.RUNNING
+            assert has_turn(plan, node)
+            assert not new
+            assert node not in self.failed
+            self.offered.add(node)
+
+    @rule(node=nodes, index=st.integers(0, 3))
+    def pull(self, node: str, index: int) -> None:
+        answer = self.rig.pull(node, index)
+        plan = self.rig.desk.office.plan.rollout
+        if isinstance(answer, Part):
+            assert plan is not None
+            assert plan.state is State.RUNNING
+            assert node in self.offered - self.failed
+            assert answer.content == CONTENT[index * PART_BYTES :][:PART_BYTES]
+
+    @rule()
+    def flush(self) -> None:
+        self.rig.notice()
+        rollout = self.rollout
+        if rollout is not None and rollout.state is State.RUNNING:
+            rows = self.rig.store.rollouts.taken(rollout.rollout)
+            failed = sum(one.step in FAILED for one in rows)
+            assert failed - rollout.tolerated <= rollout.stop_after
+
+
+Fleet.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestFleet = Fleet.TestCase
