@@ -8,6 +8,7 @@ authorities/NAME.key     Ed25519, signs lists: to be taken away and kept offline
 authorities/NAME.pub     what nodes are told of it; a file added here is one authority more
 crl.pem                  revoked certificates
 fleet.toml               name, addresses, how many authorities must sign
+updates/                 the bundle that is rolled out, under its SHA-256: see bundles.py
 
 Enters: a folder. Leaves: keys, settings for sockets, node.toml and join.toml for one node. Which
 nodes there are, and which serials they had, is the store's.

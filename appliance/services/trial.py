@@ -122,7 +122,7 @@ def _interrupted(places: Places, tried: Tried) -> str:
     """Its try counts, and it is none of the bundle's faults: the link service fetches it again."""
     (places.own / COPY).unlink(missing_ok=True)
     if tried.outcome is not Outcome.INSTALLING:
-        return "nothing was on trial"
+        return "there is nothing to settle"
     why = "interrupted while it was installed"
     _note(places, msgspec.structs.replace(tried, outcome=Outcome.NONE, why=why))
     return why

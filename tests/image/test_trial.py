@@ -113,12 +113,12 @@ def test_what_was_fetched_is_installed_and_tried_from_a_copy_of_roots_own(box: B
 def test_settled_it_was_kept_or_rolled_back_by_the_version_that_runs(box: Box) -> None:
     box.offer()
     box.tries()
-    assert trial.interrupted(box.places) == "nothing was on trial"  # it is, and goes on
+    assert trial.interrupted(box.places) == "there is nothing to settle"  # it is, and goes on
     assert box.came_to() is Outcome.TRYING
     (box.places.own / trial.WHY).write_text("its services did not stay up: picket-watch\n")
     assert trial.settle(box.places) == "rolled-back: its services did not stay up: picket-watch"
     assert box.came_to() is Outcome.ROLLED_BACK
-    assert trial.settle(box.places) == "nothing was on trial"
+    assert trial.settle(box.places) == "there is nothing to settle"
     box.offer()
     box.tries()
     box.runs("0.2.0")
