@@ -98,7 +98,7 @@ def largest(kind: inspect.Type) -> Any:  # noqa: C901, PLR0911 - one line per ki
         case inspect.StructType(cls=cls, fields=fields):
             return cls(*[largest(field.type) for field in fields])
         case inspect.EnumType(cls=enum):
-            return max(enum, key=len)
+            return max(enum, key=lambda one: len(str(one.value)))
         case inspect.BoolType():
             return True
         case inspect.NoneType():
