@@ -159,7 +159,10 @@ def _fetch(folder: Path, kernel: str, version: str, log: Path) -> None:
             f"--customize-hook=copy-out /csi {folder}", "trixie", "/dev/null",
         ], log=log)  # fmt: skip
     except BuildError as e:
-        raise BuildError(f"{source} {version}: {e}") from e
+        raise BuildError(
+            f"{source} {version} cannot be had: is the tree's kernel older than the archive's?"
+            f" `make image LOCK=new` takes the newest (all of it: {log})"
+        ) from e
     for deb in sorted((folder / "csi").glob("*.deb")):
         run(["dpkg-deb", "-x", deb, folder])
     _unpack(folder / "usr/src" / f"{source}.tar.xz", folder / "source")

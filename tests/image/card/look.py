@@ -116,7 +116,7 @@ def python() -> dict[str, object]:
         told = str(e)
     return {
         "picamera2": str(Path(picamera2.__file__).parent), "imported in s": round(imported_s, 1),
-        "libcamera": str(libcamera.version) if hasattr(libcamera, "version") else "?",
+        "libcamera": libcamera.CameraManager.singleton().version,
         "cameras": cameras, "driver": told,
     }  # fmt: skip
 
