@@ -15,7 +15,7 @@ import pytest
 
 from appliance.cli import main
 from appliance.services.faults import kept
-from appliance.system import netfiles
+from appliance.system import doctor, netfiles
 from appliance.system.card import convert
 from tests.image.board import SCRIPTS
 from tests.path.cards import document
@@ -39,6 +39,11 @@ def test_a_fault_is_there_after_a_restart(
     assert main(["faults", "--folder", str(tmp_path)]) == 0
     assert "watch: broken\n" in capsys.readouterr().out
     assert kept(tmp_path / "none") is None
+
+
+def test_the_doctor_knows_a_start_from_a_fault() -> None:
+    assert f'echo "{doctor._START}of ' in (SCRIPTS / "faults").read_text(encoding="utf-8")
+    assert f'"{doctor._NO_FAULT}and $more lines more' in (SCRIPTS / "ring").read_text("utf-8")
 
 
 def test_it_never_grows_beyond_its_bound_and_keeps_the_newest(tmp_path: Path) -> None:
