@@ -102,7 +102,7 @@ def squash(root: Path, out: Path, epoch: int, log: Path) -> Root:
     """
     os.environ.pop("SOURCE_DATE_EPOCH", None)  # mksquashfs refuses it beside its own options
     run([
-        "mksquashfs", root, out, "-comp", "zstd", "-Xcompression-level", "12", "-b", "256K",
+        "mksquashfs", root, out, "-comp", "zstd", "-Xcompression-level", "12", "-b", "64K",
         "-noappend", "-quiet", "-no-progress", "-all-time", epoch, "-mkfs-time", epoch,
         "-wildcards", "-ef", HERE / "exclude.txt",
     ], log=log)  # fmt: skip

@@ -41,7 +41,16 @@ _MASKED = (
     "systemd-ask-password-wall.path", "systemd-hostnamed.socket", "systemd-creds.socket",
     "systemd-pcrextend.socket", "systemd-pcrlock.socket", "systemd-sysext.socket",
     "systemd-initctl.socket", "getty-static.service",
+    # What they read is never there: credentials, a network on the kernel's command line. Nothing is
+    # to be mounted anew, and nobody takes a lock.
+    "systemd-network-generator.service", "systemd-udev-load-credentials.service",
+    "systemd-remount-fs.service", "sys-kernel-config.mount", "run-lock.mount",
 )  # fmt: skip
+_REMOVED = (
+    # Or whoever asks for a restart first asks for what is masked, and is told so at length.
+    "usr/lib/systemd/system/dbus-org.freedesktop.login1.service",
+    "usr/share/dbus-1/system-services/org.freedesktop.login1.service",
+)
 _GENERATORS = ("getty", "gpt-auto", "hibernate-resume", "rc-local", "ssh", "sysv", "tpm2")
 """Of systemd's, those that look for what this image never has, at each start and reload."""
 _UNITS = "usr/lib/systemd/system"
@@ -80,6 +89,8 @@ def stage(
     generators.mkdir()
     for name in _GENERATORS:
         (generators / f"systemd-{name}-generator").symlink_to("/dev/null")
+    for name in _REMOVED:
+        (root / name).unlink(missing_ok=True)
     _slim(root / "usr/lib/modules" / kernel)
     run(["depmod", "-b", root, kernel])
 
@@ -136,3 +147,5 @@ def _slim(modules: Path) -> None:
     for path in needs:
         if path not in kept:
             (modules / path).unlink()
+    # Squashfs packs them anyway, and what it does is unpacked sooner than what xz does.
+    run(["xz", "-d", *(modules / path for path in sorted(kept) if path.endswith(".xz"))])
