@@ -41,8 +41,9 @@ AT_ONCE = 64
 """At a node's pace of 1 MiB/s this is half a core of the controller's (TLS)."""
 _TURN_NS = 60 * 1_000_000_000
 """A node that has asked for no part for so long makes room."""
-_PART_NS = 20_000_000
-"""A node takes an eighth of a second for a part; one that asks much faster is none of ours."""
+_PART_NS, _AHEAD = 20_000_000, 16
+"""A node takes an eighth of a second for a part, unless it was held up; one that asks for many
+much faster than that is none of ours."""
 _BUSY = frozenset({Outcome.INSTALLING, Outcome.TRYING})
 _FETCHES = frozenset({Step.OFFERED, Step.FETCHING})
 
@@ -78,7 +79,7 @@ class Upgrades:
         self._unwritten: set[str] = set()
         self._unwritten_runs: set[str] = set()
         self._turns: dict[str, int] = {}
-        self._given_ns: dict[str, int] = {}
+        self._paid_ns: dict[str, int] = {}
         self._missing = ""
 
     def answer(self, told: Upgrade) -> Answer:
@@ -119,14 +120,15 @@ class Upgrades:
             offered = taken is not None and taken.step in _FETCHES
             if taken is None or not offered or not self._may_have(plan, rollout, asked.node, taken):
                 return Deny("no such update is offered")
-            if now_ns - self._given_ns.get(asked.node, now_ns - _PART_NS) < _PART_NS:
+            paid_ns = max(self._paid_ns.get(asked.node, now_ns), now_ns)
+            if paid_ns - now_ns >= _AHEAD * _PART_NS:
                 return Deny("parts are asked for too fast")
             content = None
             if self._bundles is not None and asked.index * PART_BYTES < rollout.size:
                 content = self._bundles.part(rollout.sha256, asked.index)
             if content is None:
                 return Deny(f"the update has no part {asked.index} here")
-            self._given_ns[asked.node] = self._turns[asked.node] = now_ns
+            self._paid_ns[asked.node], self._turns[asked.node] = paid_ns + _PART_NS, now_ns
             fetched = min(rollout.size, asked.index * PART_BYTES + len(content))
             if fetched == rollout.size:
                 del self._turns[asked.node]

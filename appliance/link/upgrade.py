@@ -194,7 +194,6 @@ class Upgrader:
         wait_s = (self._next_ns - self._clock.boot_ns()) / 1e9
         if wait_s > 0 and self._stop.wait(min(wait_s, _LOOK_S)):
             return
-        self._next_ns = self._in(part.offer.part_bytes / self._bytes_per_s)
         try:
             question = Pull(self._node, part.offer.sha256, part.index)
             answer = ask(self._link, question, Part, self._timeout_s)
@@ -211,6 +210,8 @@ class Upgrader:
             self._hinder(part.offer, e)
         else:
             self._backoff.succeed()
+        # From the answer on: one that was held up is not followed by a burst.
+        self._next_ns = self._in(part.offer.part_bytes / self._bytes_per_s)
 
     def _finish(self, part: PartFile) -> None:
         """All of it is here: is it the right one, and still wanted?"""
