@@ -18,6 +18,11 @@ BOUND_S = 60.0
 """Asked for by the issue, on a machine that does nothing else."""
 _CHAIN = "systemd-analyze; systemd-analyze critical-chain picket-watch.service"
 _BLAME = "systemd-analyze blame | head -n 25"
+_USED = (
+    "for u in $(systemctl list-units --plain --no-legend -t service | cut -d' ' -f1);"
+    " do echo $(systemctl show -P CPUUsageNSec $u | sed 's/[0-9]\\{6\\}$//') ms $u;"
+    " done | sort -rn | head -n 16"
+)
 
 
 def start(arguments: argparse.Namespace, report: Report) -> None:
@@ -40,6 +45,7 @@ def _watches(image: Path, host: Host, report: Report, which: str) -> None:
         machine.shell()
         chain = machine.does(_CHAIN, 120)
         blame = machine.does(_BLAME, 120)
+        used = machine.does(_USED, 300)
         machine.does("sync; systemctl poweroff --no-block", 60)
         machine.process.wait(timeout=300)
     seen = (
@@ -51,3 +57,4 @@ def _watches(image: Path, host: Host, report: Report, which: str) -> None:
     report.point(f"{which}: power-on to watching", so=held, seen=seen)
     report.point(f"{which}: what it waited for", so="picket" in chain, seen=chain)
     report.point(f"{which}: what took longest", so=".service" in blame, seen=blame)
+    report.point(f"{which}: who used the processors", so="picket-watch" in used, seen=used)
