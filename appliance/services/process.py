@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _CONNECT_S = 3.0
 BEAT_S = 1.0
 """Between two looks at the workers; far below WatchdogSec in systemd/*.service."""
+_READY_S = 0.05
+"""The same until they have all begun: others wait for that."""
 
 Notify = Callable[[str], None]
 """Tells systemd one line, such as WATCHDOG=1; does nothing where there is no systemd."""
@@ -57,7 +59,7 @@ class Heart:
         return Worker("heart", self.step, self._stop)
 
     def step(self) -> None:
-        """Look once, then wait a second."""
+        """Look once, then wait: a second, or less before all have begun."""
         beats = tuple(worker.beats for worker in self._workers)
         if all(now > then for now, then in zip(beats, self._before, strict=True)):
             self._before = beats
@@ -69,7 +71,7 @@ class Heart:
         if self._status is not None and (line := self._status()) != self._said:
             self._said = line
             self._notify(f"STATUS={line}")
-        self._stop.wait(BEAT_S)
+        self._stop.wait(BEAT_S if self._ready else _READY_S)
 
 
 def when_stopped(stop: threading.Event, action: Callable[[], None]) -> None:
