@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from work import BuildError, remove, run, step
 
 HERE = Path(__file__).resolve().parent / "csi"
-TOOLS = ("mmdebstrap", "make", "aarch64-linux-gnu-gcc", "dtc", "fdtoverlay", "xz", "depmod")
+TOOLS = ("mmdebstrap", "make", "aarch64-linux-gnu-gcc", "dtc", "fdtoverlay", "depmod")
 TEST_BUS = "test_bus.ko"
 _CROSS = "aarch64-linux-gnu-"
 _BOARDS = {
@@ -92,7 +92,7 @@ def install(made: Path, root: Path, kernel: str) -> None:
     run(["depmod", "-b", root, kernel])
     lines = (modules / "modules.dep").read_text(encoding="ascii").splitlines()
     there = {_bare(line.partition(":")[0]) for line in lines}
-    for module in sorted(made.rglob("*.ko.xz")):
+    for module in sorted((made / "modules").rglob("*.ko")):
         needed = set(filter(None, run(["modinfo", "-F", "depends", module]).strip().split(",")))
         if missing := {_bare(name) for name in needed} - there:
             raise BuildError(f"{module.name} needs {', '.join(sorted(missing))}: see modules.txt")
@@ -188,7 +188,7 @@ def _unpack(packed: Path, to: Path) -> None:
 
 
 def _modules(folder: Path, to: Path, kernel: str, root: Path, log: Path) -> None:
-    """Compile, and put each where the kernel's own build would; packed as Debian's are."""
+    """Compile, and put each where the kernel's own build would; the root's squashfs packs them."""
     source, headers = folder / "source", folder / "usr/src"
     shutil.copy2(HERE / "dma_heap.c", source / "words.c")
     shutil.copy2(HERE / "test_bus.c", source)
@@ -211,8 +211,7 @@ def _modules(folder: Path, to: Path, kernel: str, root: Path, log: Path) -> None
         home = to / "kernel" / homes[_bare(module.name)]
         home.mkdir(parents=True, exist_ok=True)
         run([f"{_CROSS}strip", "--strip-debug", module])
-        run(["xz", "--check=crc32", "--lzma2=dict=1MiB", module])
-        shutil.move(f"{module}.xz", home)
+        shutil.move(module, home)
 
 
 def _overlays(folder: Path, to: Path, trees: Path) -> None:

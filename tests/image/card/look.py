@@ -24,17 +24,20 @@ _SYNC = 0x40086200
 """DMA_BUF_IOCTL_SYNC."""
 _READ_WRITE, _END = 3, 4
 _BYTES = 1 << 20
+_FOUND_S = 20.0
 
 
 def main() -> None:
     """Look."""
     sensor, modules = sys.argv[1], sys.argv[2:]
+    found = bound(sensor) if modules else []
     seen = {
         "kernel": os.uname().release,
+        "by themselves": [name for name in modules if folder(name).exists()],
         "modules": {name: module(name) for name in modules},
         "heaps": {path.name: heap(path) for path in sorted(Path("/dev/dma_heap").glob("*"))},
         "drivers": [name for name in modules if driver(name)],
-        "sensor": bound(sensor),
+        "sensor": found,
         "video": {
             path.name: (path / "name").read_text().strip()
             for path in sorted(Path("/sys/class/video4linux").iterdir())
@@ -45,12 +48,17 @@ def main() -> None:
     sys.stdout.write(json.dumps(seen, indent=1) + "\n")
 
 
+def folder(name: str) -> Path:
+    """Of a module that is loaded."""
+    return Path("/sys/module") / name.replace("-", "_")
+
+
 def module(name: str) -> dict[str, str]:
     """Load a module, as a device would."""
     loaded = run("modprobe", name)
     words = run("modinfo", "-F", "vermagic", name).split()
-    at = Path("/sys/module") / name.replace("-", "_")
-    taint = (at / "taint").read_text().strip() if at.exists() else "not loaded"
+    at = folder(name) / "taint"
+    taint = at.read_text().strip() if at.exists() else "not loaded"
     return {"said": loaded, "made for": words[0] if words else "", "taint": taint}
 
 
@@ -86,14 +94,18 @@ def driver(name: str) -> bool:
 
 
 def bound(sensor: str) -> list[str]:
-    """Addresses on a bus at which the sensor's driver has found its sensor."""
-    folder = Path("/sys/bus/i2c/drivers") / sensor
-    return [path.name for path in folder.glob("*-*")] if folder.exists() else []
+    """Addresses on a bus at which the sensor's driver has found its sensor, in a few seconds."""
+    until_s = time.monotonic() + _FOUND_S
+    while True:
+        found = [path.name for path in Path("/sys/bus/i2c/drivers").glob(f"{sensor}/*-*")]
+        if found or time.monotonic() > until_s:
+            return found
+        time.sleep(0.5)
 
 
 def said(sensor: str) -> list[str]:
     """Lines of the kernel that are about this."""
-    words = (sensor, "unicam", "dma_heap", "cma", "unknown symbol", "test-bus")
+    words = (sensor, "unicam", "dma_heap", "unknown symbol", "test-bus", "deferred")
     lines = run("dmesg").splitlines()
     return [line for line in lines if any(word in line.lower() for word in words)]
 
