@@ -122,7 +122,9 @@ class Endpoints:
         reply_to: bytes,
     ) -> Answer | None:
         received_ns = self._clock.boot_ns()
-        if not isinstance(request, Hello):  # a hello is looked at more closely
+        # A hello is looked at more closely. What the link service asks about updates by itself is
+        # no sign of a watch service, neither of its silence nor of its life.
+        if not isinstance(request, Hello | Upgrade | Pull):
             self._polls.mind_silence(request.node)
         answer: Answer | None
         match request:

@@ -37,6 +37,7 @@ from appliance.watchlist.stamp import Action, Stamp, open_stamp
 from appliance.wire import (
     Ack,
     Answer,
+    Bundle,
     Deny,
     Fetch,
     Health,
@@ -44,13 +45,17 @@ from appliance.wire import (
     Join,
     Joined,
     Offer,
+    Outcome,
+    Part,
     Piece,
     Poll,
+    Pull,
     Renew,
     Renewed,
     Report,
     Row,
     Show,
+    Upgrade,
     Welcome,
     decode_request,
     encode,
@@ -629,7 +634,7 @@ def test_a_long_silence_is_quarantined_and_a_short_one_is_not(rig: Rig) -> None:
     assert rig.store.records.after(0)[-1].kind == "node-quarantined"
 
 
-@pytest.mark.parametrize("first", ["health", "report", "poll", "fetch"])
+@pytest.mark.parametrize("first", ["health", "report", "poll", "fetch", "upgrade", "pull"])
 def test_no_other_question_makes_a_long_silence_harmless(rig: Rig, first: str) -> None:
     rig.deploy()
     node = rig.greeted()
@@ -641,9 +646,13 @@ def test_no_other_question_makes_a_long_silence_harmless(rig: Rig, first: str) -
         "report": Report("cam-1", (row,)),
         "poll": node.poll(),
         "fetch": Fetch("cam-1", "market", 1, 0),
+        "upgrade": Upgrade("cam-1", (0, 1, 0, 0), Outcome.NONE, None),
+        "pull": Pull("cam-1", bytes(32), 0),
     }
     answer = rig.ask(questions[first])
-    assert not isinstance(answer, Offer | Piece)
+    assert not isinstance(answer, Offer | Piece | Bundle | Part)
+    about_updates = first in {"upgrade", "pull"}
+    assert rig.row().status is (Status.JOINED if about_updates else Status.QUARANTINED)
     assert isinstance(rig.ask(node.hello()), Welcome)
     assert rig.row().status is Status.QUARANTINED
     assert rig.row().reason == "came back after 73.5 hours of silence"
