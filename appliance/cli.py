@@ -96,15 +96,18 @@ def _update(arguments: argparse.Namespace) -> int:
     from appliance.services.update import update
 
     if arguments.offered:
-        print(trial.try_offered(trial.Places()))
+        trial.try_offered(trial.Places(), say=_say)
     elif arguments.interrupted:
-        print(trial.interrupted(trial.Places()))
+        _say(trial.interrupted(trial.Places()))
     elif arguments.settle:
-        print(trial.settle(trial.Places()))
+        _say(trial.settle(trial.Places()))
     else:
-        version = update(arguments.bundle, restart=not arguments.no_restart)
-        print(f"{version} is installed; it is kept if its services come up")
+        update(arguments.bundle, say=_say, restart=not arguments.no_restart)
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _check_config(arguments: argparse.Namespace) -> int:

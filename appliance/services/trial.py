@@ -55,15 +55,18 @@ class Places:
     release: Path = releases.RELEASE
 
 
-def try_offered(places: Places, *, restart: Callable[[], None] = update.try_other_slot) -> str:
+def try_offered(
+    places: Places,
+    *,
+    say: Callable[[str], None],
+    restart: Callable[[], None] = update.try_other_slot,
+) -> None:
     """Steps 1 to 5 for what the link service has left, if it has left anything.
 
     Args:
         places: of the node.
+        say: takes what was done, for the journal, before the restart.
         restart: into the other slot.
-
-    Returns:
-        What was done, for the journal.
 
     Raises:
         UpdateError: it was refused, or could not be installed; what runs is as it was.
@@ -72,11 +75,21 @@ def try_offered(places: Places, *, restart: Callable[[], None] = update.try_othe
     with _alone(places.own):
         folder = handover.opened(places.state)
         if folder is None:
-            return _NOTHING
+            say(_NOTHING)
+            return
         try:
-            return _try(places, folder, restart)
+            sha256 = _take(places, folder)
         finally:
             os.close(folder)
+        if sha256 is None:
+            say(_NOTHING)
+            return
+        try:
+            on_trial = _install(places, sha256, say)
+        finally:
+            (places.own / COPY).unlink(missing_ok=True)
+        if on_trial:
+            restart()
 
 
 def interrupted(places: Places) -> str:
@@ -128,13 +141,14 @@ def _interrupted(places: Places, tried: Tried) -> str:
     return why
 
 
-def _try(places: Places, folder: int, restart: Callable[[], None]) -> str:
-    tried, copy = outcome.read(places.own), places.own / COPY
+def _take(places: Places, folder: int) -> str | None:
+    """Step 1; the SHA-256 of the copy."""
+    tried = outcome.read(places.own)
     try:
         if tried.outcome is Outcome.TRYING:
             # The other slot is the one that is known to be good.
             raise UpdateError("another update is on trial")  # noqa: TRY301 - refused like the rest
-        sha256 = handover.take(folder, copy)
+        return handover.take(folder, places.own / COPY)
     except UpdateError as e:
         if tried.outcome is not Outcome.TRYING:
             refused = {"sha256": None, "version": None, "why": outcome.reason(e)}
@@ -142,23 +156,19 @@ def _try(places: Places, folder: int, restart: Callable[[], None]) -> str:
         raise
     finally:
         handover.remove(folder)
-    if sha256 is None:
-        return _NOTHING
-    try:
-        return _install(places, tried, sha256, restart)
-    finally:
-        copy.unlink(missing_ok=True)
 
 
-def _install(places: Places, tried: Tried, sha256: str, restart: Callable[[], None]) -> str:
+def _install(places: Places, sha256: str, say: Callable[[str], None]) -> bool:
+    """Steps 2 to 4; whether there is anything to try."""
     copy = places.own / COPY
-    tried = msgspec.structs.replace(tried, sha256=sha256, version=None, why="")
+    tried = msgspec.structs.replace(outcome.read(places.own), sha256=sha256, version=None, why="")
     try:
         signed = update.read(copy, release=places.release)
         tried = msgspec.structs.replace(tried, version=signed.version)
         if signed.version == releases.running(places.release):
             _note(places, msgspec.structs.replace(tried, outcome=Outcome.INSTALLED))
-            return f"{signed.named} runs already"
+            say(f"{signed.named} runs already")
+            return False
         if tried.times(sha256) >= TRIES:
             raise UpdateError(f"{signed.named} was tried {TRIES} times")  # noqa: TRY301 - the same
         tried = msgspec.structs.replace(tried.again(sha256), outcome=Outcome.INSTALLING)
@@ -170,8 +180,8 @@ def _install(places: Places, tried: Tried, sha256: str, restart: Callable[[], No
         raise
     copy.unlink()
     _note(places, msgspec.structs.replace(tried, outcome=Outcome.TRYING))
-    restart()
-    return f"{signed.named} is installed; it is kept if its services come up"
+    say(f"{signed.named} is installed; it is kept if its services come up")
+    return True
 
 
 def _note(places: Places, tried: Tried) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +42,20 @@ class Signed:
     named: str
 
 
-def update(bundle: Path, *, release: Path = releases.RELEASE, restart: bool = True) -> str:
+def update(
+    bundle: Path,
+    *,
+    say: Callable[[str], None],
+    release: Path = releases.RELEASE,
+    restart: bool = True,
+) -> None:
     """Install an update.
 
     Args:
         bundle: a file, as `make image` leaves it.
+        say: takes the line that tells it, before the restart, which spares nobody.
         release: holds the version that runs.
         restart: into the new slot, at once.
-
-    Returns:
-        The version that was installed.
 
     Raises:
         UpdateError: not signed by whom the image believes, for another machine, older than what
@@ -60,9 +65,9 @@ def update(bundle: Path, *, release: Path = releases.RELEASE, restart: bool = Tr
         raise UpdateError(f"{bundle}: no such file")
     signed = read(bundle, release=release)
     install(bundle)
+    say(f"{signed.named} is installed; it is kept if its services come up")
     if restart:
         try_other_slot()
-    return signed.named
 
 
 def read(bundle: Path, *, release: Path) -> Signed:
@@ -95,7 +100,7 @@ def try_other_slot() -> None:
     Raises:
         UpdateError: systemd refused.
     """
-    _run(["systemctl", "reboot", "--reboot-argument=0 tryboot"], _RESTART_S)
+    _run(["systemctl", "--no-block", "reboot", "--reboot-argument=0 tryboot"], _RESTART_S)
 
 
 def _info(bundle: Path) -> Signed:

@@ -22,11 +22,12 @@ OVERLAY = REPOSITORY / "image-build/overlay"
 UNIT = OVERLAY / "etc/systemd/system"
 BUNDLE = '{"compatible": "picket-arm64", "version": "0.2.0"}\n'
 PROGRAMS = {
-    # It installs for as long as it takes until the watch service has seen that it does.
+    # It installs until the two services have seen that it does.
     "rauc": "case $1 in\n"
     '  info) cat "$3"; stat -c "%U:%G %a %n" "$3" >&2 ;;\n'
     "  install) stat -c '%U:%G %a %n' \"$2\" >>/data/rauc.log\n"
-    "    for i in $(seq 300); do test -s /results/watch.txt && break; sleep 0.1; done ;;\n"
+    "    for i in $(seq 300); do test -s /results/watch.txt &&"
+    " grep -q over /results/link.txt && break; sleep 0.1; done ;;\n"
     "esac\n",
     "rauc-boot": "echo a\n",
     "ground": "set -e\n"
@@ -38,12 +39,12 @@ PROGRAMS = {
     # The link service: leaves an update, and reads what became of it.
     "link": "cd /var/lib/picket-link; mkdir -p update\n"
     "cp /usr/lib/picket/bundle update/part; mv update/part update/ready.raucb\n"
-    "for i in $(seq 600); do grep -q trying /data/update/outcome.json && break; sleep 0.05; done\n"
+    "for i in $(seq 600); do grep -qs installing /data/update/outcome.json && break;"
+    " sleep 0.05; done\n"
     "cat /data/update/outcome.json\n"
     "(echo >/data/update/outcome.json) 2>/dev/null && echo wrote\n"
     "(mv update /data/update/x) 2>/dev/null && echo moved\n"
-    "ls update\n"
-    "echo over\n",
+    "echo; echo over; sleep 60\n",
     "watch": "while ! test -d /run/picket-update; do sleep 0.05; done; echo updating; sleep 60\n",
 }
 _RUN = "[Unit]\nRequires=ground.service\nAfter=ground.service\n[Service]\nType={kind}\nExecStart=\n"
@@ -65,7 +66,9 @@ UNITS = {
     "RemainAfterExit=yes\nExecStart=/bin/true\n"
     "ExecStop=-/bin/sh -c 'cp /run/systemd/reboot-param /results/reboot-param;"
     " cp /data/rauc.log /data/update/outcome.json /results/; ls -la /data/update >/results/own;"
+    " ls /var/lib/picket-link/update >/results/left;"
     " journalctl -b --no-pager -o short-monotonic >/results/journal.txt'\n",
+    "systemd-logind.service": "",  # masked, as in the image: the restart is asked of systemd itself
     "systemd-reboot.service.d/test.conf": "[Unit]\nSuccessAction=poweroff-force\n",
     # Whatever else happens, the container ends.
     "over.timer": "[Timer]\nOnActiveSec=100\n",
@@ -115,13 +118,16 @@ def judge(told: dict[str, str]) -> list[str]:
     wanted = {
         "nothing was on trial before": "no update was tried" in told.get("confirm.txt", ""),
         "it was installed": "0.2.0 is installed" in update,
+        "and is on trial": '"outcome":"trying"' in told.get("outcome.json", ""),
         "RAUC was given a copy that is root's alone": told.get("rauc.log", "")
         == "root:root 600 /data/update/bundle.raucb\n",
         "the copy is gone, and nothing else is left": "bundle.raucb" not in told.get("own", "b"),
         "the watch service saw that it was being installed": told.get("watch.txt") == "updating\n",
-        "the link service reads what became of it": '"outcome":"trying"' in link,
-        "and can neither write nor move it": "wrote" not in link and "moved" not in link,
-        "what it had left was taken away": "ready.raucb" not in link and "over" in link,
+        "the link service reads what becomes of it": '"outcome":"installing"' in link,
+        "and can neither write nor move it": link.endswith("\nover\n")
+        and "wrote" not in link
+        and "moved" not in link,
+        "what it had left was taken away": told.get("left") == "",
         "the other slot was asked for, for one start": "tryboot" in told.get("reboot-param", ""),
     }
     return [f"not so: {what}" for what, so in wanted.items() if not so]
