@@ -29,8 +29,11 @@ _RUNNING = "^active active active"
 _DATA = "cat /run/picket-data.json"
 _SECOND_LAMP = """import glob, time
 path, = glob.glob("/sys/devices/platform/gpio-sim.0/gpiochip*/sim_gpio22/value")
+until = time.monotonic() + 120
+while open(path).read().strip() == "0" and time.monotonic() < until:
+    time.sleep(0.02)
 began = time.monotonic()
-for tenth in range(150):
+for tenth in range(200):
     time.sleep(max(0.0, began + tenth / 10 - time.monotonic()))
     print(open(path).read().strip(), end="")
 """
