@@ -26,6 +26,8 @@ PROMPT = r"[#$] $"
 _MASKED = (
     "modprobe@drm.service", "modprobe@efi_pstore.service", "systemd-logind.service",
     "systemd-journal-catalog-update.service",
+    # There is no name server and no time server here, and a clock that is right from the beginning.
+    "systemd-resolved.service", "systemd-timesyncd.service",
 )  # fmt: skip
 _EXTRA = (
     "picket.sim=1", "systemd.debug_shell=ttyAMA0", "systemd.default_debug_tty=ttyAMA0",
