@@ -161,10 +161,12 @@ class Enroller:
                     f"{path}: the face is part-hidden ({hidden}); another photograph is needed, or"
                     " --accept-partial to find this person only when hidden in the same way"
                 )
-            return {hidden: open_part(crop, hidden, self._hidden)}
+            return {hidden: open_part(crop, hidden, self._hidden, None)}
         vectors = {WHOLE: self._embedder.embed(crop)}
         if self._hidden is not None:
-            vectors |= {part: open_part(crop, part, self._hidden) for part in COLUMNS}
+            vectors |= {
+                part: open_part(crop, part, self._hidden, self._embedder) for part in COLUMNS
+            }
         return vectors
 
     def _one_face(self, picture: Image, path: Path) -> Face:

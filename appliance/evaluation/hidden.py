@@ -133,7 +133,7 @@ def open_eyes(stack: ExitStack, *, folder: Path, threads: int = 2) -> Eyes:
         reader=Reader(embedder=whole, hidden=part, teller=Teller(load(names.occlusion))),
         gate=QualityGate(),
         embed_whole=whole.embed,
-        embed_part={p: lambda crop, p=p: open_part(crop, p, part) for p in COLUMNS},  # type: ignore[misc]  # a bound default
+        embed_part={p: lambda crop, p=p: open_part(crop, p, part, whole) for p in COLUMNS},  # type: ignore[misc]  # a bound default
         tables={WHOLE: bare.false_match, **hidden.columns},
     )
 

@@ -215,7 +215,7 @@ class Watch:
     def _keep(self, dossier: _Dossier, column: str, vector: Vector) -> None:
         evidence = dossier.evidence.get(column)
         if evidence is None:
-            evidence = Evidence(self._reader.dim(column), self._embeddings)
+            evidence = Evidence(self._reader.dim, self._embeddings)
             dossier.evidence[column] = evidence
         evidence.add(vector)
         vector.fill(0)

@@ -77,10 +77,20 @@ def found_width(interpreter: Interpreter, index: int) -> int:
     return int(interpreter.get_tensor(index).shape[-1])
 
 
-def ranges(reached: Mapping[str, Reach]) -> Ranges:
-    """The least and greatest value of each activation over all pictures, to four digits."""
+def ranges(reached: Mapping[str, Reach], within: float = 100.0) -> Ranges:
+    """The least and greatest value of each activation, to four digits.
+
+    Args:
+        reached: see reach().
+        within: of a hundred pictures so many reach no further: the rarest values would make every
+            level coarser.
+    """
     return {
-        name: (_rounded(np.min(r.low)), _rounded(np.max(r.high))) for name, r in reached.items()
+        name: (
+            _rounded(np.percentile(np.min(r.low, axis=1), 100.0 - within)),
+            _rounded(np.percentile(np.max(r.high, axis=1), within)),
+        )
+        for name, r in reached.items()
     }
 
 
@@ -115,5 +125,5 @@ def factors(counted: Mapping[str, list[int]]) -> dict[str, _Array]:
     }
 
 
-def _rounded(value: float) -> float:
+def _rounded(value: np.floating) -> float:
     return float(f"{value:.4g}")

@@ -27,7 +27,8 @@ from appliance.evaluation.occluders import KINDS, hide
 from appliance.types import Image
 from appliance.vision.align import TEMPLATE
 from appliance.vision.detector import FaceDetector
-from appliance.vision.occlusion import PARTS, fill
+from appliance.vision.occlusion import fill
+from appliance.vision.reader import COLUMNS
 
 BUILD = Path(__file__).parent
 FOLDER = BUILD.parent
@@ -97,7 +98,9 @@ def base(network: Network) -> Graph:
     return bare
 
 
-def measured(network: Network, images: list[Image], known: Calibrated | None) -> Calibrated:
+def measured(
+    network: Network, images: list[Image], known: Calibrated | None, within: float = 100.0
+) -> Calibrated:
     """Calibrate on pictures of the network's calibration size.
 
     Args:
@@ -105,6 +108,7 @@ def measured(network: Network, images: list[Image], known: Calibrated | None) ->
         images: (h, w, 3) uint8 each.
         known: keep its steps and measure the ranges only: a step is a rounded number, and one
             that another machine rounds the other way would move a whole range.
+        within: see calibrate.ranges.
     """
     graph = base(network)
     tensors = [
@@ -116,7 +120,7 @@ def measured(network: Network, images: list[Image], known: Calibrated | None) ->
     else:
         steps = known.steps
     equalised = algebra.equalise(graph, calibrate.factors(steps))
-    return Calibrated(steps, calibrate.ranges(calibrate.reach(equalised, tensors)))
+    return Calibrated(steps, calibrate.ranges(calibrate.reach(equalised, tensors), within))
 
 
 def stored(network: Network) -> Calibrated:
@@ -197,7 +201,7 @@ def faces(detector: bytes, count: int = _FACES, seed: int = _FACE_SEED) -> list[
 
 
 def part_hidden(network: Network, bare: list[Image]) -> list[Image]:
-    """What the two networks for hidden faces are calibrated on.
+    """What OCCLUSION is calibrated on, and the goldens of both networks for hidden faces are of.
 
     Args:
         network: HIDDEN gets filled faces, OCCLUSION those in front of which things are drawn.
@@ -207,7 +211,7 @@ def part_hidden(network: Network, bare: list[Image]) -> list[Image]:
     for number, face in enumerate(bare):
         if network is HIDDEN:
             face = face.copy()  # noqa: PLW2901 - the same face, filled
-            fill(face, PARTS[number % len(PARTS)])
+            fill(face, COLUMNS[number % len(COLUMNS)])
         elif number % 3:
             face = hide(face, TEMPLATE, KINDS[number % len(KINDS)], number)  # noqa: PLW2901
         found.append(face)

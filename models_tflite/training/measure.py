@@ -32,7 +32,7 @@ from appliance.vision.detector import FaceDetector
 from appliance.vision.embedder import FaceEmbedder
 from appliance.vision.occlusion import Part, Teller, fill
 from appliance.vision.quality import QualityGate
-from appliance.vision.reader import COLUMNS, WHOLE, Reader, open_part
+from appliance.vision.reader import COLUMNS, WHOLE, Reader, joined, open_part
 
 MATCH = Path(__file__).parents[1] / "build/measured/hidden_match.json"
 SEED = 1
@@ -71,7 +71,7 @@ class Bench:
 
     def eyes(self, tables: dict[str, FalseMatch]) -> Eyes:
         """What evaluation/hidden.py works with."""
-        hidden = self._hidden
+        hidden, whole = self._hidden, self._whole
         if self._bare is None:
             raise ValueError("mobilefacenet-112 has no false_match table")
         return Eyes(
@@ -79,7 +79,7 @@ class Bench:
             reader=Reader(embedder=self._whole, hidden=hidden, teller=self._teller),
             gate=QualityGate(),
             embed_whole=self._whole.embed,
-            embed_part={p: lambda crop, p=p: open_part(crop, p, hidden) for p in COLUMNS},
+            embed_part={p: lambda crop, p=p: open_part(crop, p, hidden, whole) for p in COLUMNS},
             tables={WHOLE: self._bare, **tables},
         )
 
@@ -99,7 +99,7 @@ class Bench:
         for picture, crop in zip(self.pictures, self.crops(BARE), strict=True):
             taken[picture.subject] += 1
             if crop.any() and taken[picture.subject] <= _TEMPLATES_EACH:
-                vectors.append(open_part(crop, part, self._hidden))
+                vectors.append(open_part(crop, part, self._hidden, self._whole))
                 whose.append(number[picture.subject])
         return People(np.stack(vectors), np.array(whose))
 
@@ -113,7 +113,8 @@ class Bench:
                 if crop.any() and len(of.get(picture.subject, ())) < MAX_FUSED:
                     filled = np.array(crop)
                     fill(filled, part)
-                    of.setdefault(picture.subject, []).append(self._hidden.embed(filled))
+                    vector = joined(self._whole.embed(crop), self._hidden.embed(filled), part)
+                    of.setdefault(picture.subject, []).append(vector)
             vectors += [mean(np.stack(each)) for each in of.values()]
             whose += [number[subject] for subject in of]
         return People(np.stack(vectors), np.array(whose))

@@ -88,11 +88,20 @@ class _Block(nn.Module):
             x = functional.pad(x, self._around(x.shape[3]) + self._around(x.shape[2]))
         stride = self._layer.stride
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        z = functional.conv2d(x, weight, bias, stride=stride, groups=self._groups)
+        z = self._convolved(x, weight, bias, stride)
         if self.slopes is None:
             return functional.relu(z) if self._layer.relu else z
         # PReLU for slopes of at most 1, in the form that is differentiated fastest; see layer().
         return z + functional.relu(z * (self.slopes - 1.0).to(z.dtype).reshape(1, -1, 1, 1))
+
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+        """What conv2d gives; two depthwise cases in a form whose gradient is ten times as fast."""
+        if self._groups > 1 and weight.shape[2:] == x.shape[2:]:
+            return (x * weight[:, 0]).sum(dim=(2, 3), keepdim=True) + bias.reshape(1, -1, 1, 1)
+        if self._groups > 1 and stride > 1:
+            z = functional.conv2d(x, weight, bias, groups=self._groups)
+            return z[:, :, ::stride, ::stride]
+        return functional.conv2d(x, weight, bias, stride=stride, groups=self._groups)
 
     def _around(self, length: int) -> tuple[int, int]:
         """TensorFlow's SAME: what is odd goes after."""

@@ -20,17 +20,33 @@ from prepare import MARGIN
 
 from appliance.types import Image
 from appliance.vision.align import TEMPLATE_SIDE
-from appliance.vision.occlusion import Part, fill
+from appliance.vision.occlusion import PARTS, Part, fill
 
-SHARES: dict[Part, float] = {"lower": 0.5, "eyes": 0.35, "upper": 0.15}
-"""Of all batches: the more a part tells about a person, the more there is to learn without it."""
 
-HARD_SHARES: dict[Part, float] = {"lower": 0.44, "eyes": 0.44, "upper": 0.12}
-"""In the second pass, after the eyes were found to be behind."""
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What batches are made of.
 
-_MORPHED = 0.6
-"""Of the second pass's batches: people who do not exist, half of one and half of another. There are
-millions of them, and the teacher tells what each is like."""
+    Attributes:
+        shares: of all batches, by the part that is hidden.
+        morphed: share of batches with people who do not exist, of two each. There are millions of
+            them, and the teacher tells what each is like.
+        troubled: grey pictures, other gammas, small things in the way.
+        strange: morphs of three as well, of other features and colours.
+    """
+
+    shares: dict[Part, float]
+    morphed: float
+    troubled: bool
+    strange: bool
+
+
+PLAIN = Recipe({"lower": 0.5, "eyes": 0.35, "upper": 0.15}, 0.0, troubled=False, strange=False)
+HARD = Recipe({"lower": 0.44, "eyes": 0.44, "upper": 0.12}, 0.6, troubled=True, strange=False)
+"""After the eyes were found to be behind."""
+
+LONG = Recipe({"lower": 0.5, "eyes": 0.5}, 0.65, troubled=True, strange=True)
+"""After faces under caps were found to need no filling."""
 
 MOST_PER_SUBJECT = 24
 """Pictures of one subject per pass: a few have hundreds."""
@@ -50,7 +66,7 @@ class Batch:
 
     Attributes:
         crops: (2n, 112, 112, 3) uint8, filled.
-        indices: (2n,) of the pictures; -1 - i for the i-th morph.
+        indices: (2n,) of the pictures; less than 0, and of nobody else, for morphs.
         part: what is hidden in all of them.
         morphs: (n, 112, 112, 3) the morphs as they are, for the teacher; None for real people.
     """
@@ -68,23 +84,23 @@ class Views:
         prepared: see prepare.py.
         pairs: per batch.
         seed: of everything.
-        hard: as the second pass needs it: morphs, grey pictures, small things in the way.
+        recipe: what they are made of.
 
     Attributes:
         subjects: (n,) the number of each picture's subject.
     """
 
-    def __init__(self, prepared: Path, *, pairs: int, seed: int, hard: bool = False) -> None:
+    def __init__(self, prepared: Path, *, pairs: int, seed: int, recipe: Recipe = PLAIN) -> None:
         self._faces = np.load(prepared / "faces.npy", mmap_mode="r")
         with np.load(prepared / "moves.npz") as moves:
-            self._moves = {part: moves[part] for part in SHARES}
+            self._moves = {part: moves[part] for part in PARTS}
         with (prepared / "index.csv").open(encoding="utf-8", newline="") as file:
             names = [row[0] for row in csv.reader(file)]
         self.subjects = np.unique(names, return_inverse=True)[1]
         self._of_subject: dict[int, list[int]] = defaultdict(list)
         for index, subject in enumerate(self.subjects.tolist()):
             self._of_subject[subject].append(index)
-        self._pairs, self._seed, self._hard = pairs, seed, hard
+        self._pairs, self._seed, self._recipe = pairs, seed, recipe
 
     @property
     def per_pass(self) -> int:
@@ -108,10 +124,10 @@ class Views:
     def batch(self, number: int) -> Batch:
         """The batch of that number, always the same one."""
         rng = np.random.default_rng((self._seed, number))
-        shares = HARD_SHARES if self._hard else SHARES
+        shares, morphed = self._recipe.shares, self._recipe.morphed
         part = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
-        if self._hard and rng.random() < _MORPHED:
-            return self._morphed(part, rng)
+        if morphed and rng.random() < morphed:
+            return self._morphed(number, part, rng)
         enrolled = self._order(number // self.per_pass)[(number % self.per_pass) * self._pairs :][
             : self._pairs
         ]
@@ -122,7 +138,7 @@ class Views:
         fill(stacked, part)
         return Batch(stacked, np.concatenate([enrolled, seen]), part)
 
-    def _morphed(self, part: Part, rng: np.random.Generator) -> Batch:
+    def _morphed(self, number: int, part: Part, rng: np.random.Generator) -> Batch:
         """People who do not exist, each twice."""
         faces = [self._morph(rng) for _ in range(self._pairs)]
         crops = [self._enrolled(face, rng) for face in faces]
@@ -131,14 +147,24 @@ class Views:
         fill(stacked, part)
         inside = slice(MARGIN, MARGIN + TEMPLATE_SIDE)
         morphs = np.stack([face[inside, inside] for face in faces])
-        numbers = -1 - np.arange(self._pairs)
+        numbers = -1 - number * self._pairs - np.arange(self._pairs)
         return Batch(stacked, np.concatenate([numbers, numbers]), part, morphs)
 
     def _morph(self, rng: np.random.Generator) -> Image:
-        one, other = (self.wide(int(n)) for n in rng.integers(len(self.subjects), size=2))
+        mixed = self._mix(self.wide(int(rng.integers(len(self.subjects)))), 0.3, 0.7, rng)
+        if not self._recipe.strange:
+            return mixed
+        if rng.random() < 0.4:  # noqa: PLR2004 - the recipe
+            mixed = self._mix(mixed, 0.5, 0.75, rng)
+        tint = np.exp(rng.normal(0.0, 0.07, 3)).astype(np.float32)
+        return np.clip(_bent(mixed, rng) * tint, 0, 255).astype(np.uint8)
+
+    def _mix(self, one: Image, least: float, most: float, rng: np.random.Generator) -> Image:
+        """A face and somebody else's: between `least` and `most` of it stay."""
+        other = self.wide(int(rng.integers(len(self.subjects))))
         if rng.random() < 0.5:  # noqa: PLR2004 - half of them
-            other = other[:, ::-1]
-        share = rng.uniform(0.3, 0.7)
+            other = np.ascontiguousarray(other[:, ::-1])
+        share = rng.uniform(least, most)
         return np.asarray(cv2.addWeighted(one, share, other, 1 - share, 0.0), np.uint8)
 
     def _order(self, passed: int) -> _Indices:
@@ -156,13 +182,13 @@ class Views:
 
     def _enrolled(self, face: Image, rng: np.random.Generator) -> Image:
         crop = _relit(_mirrored(_cut(face, _jitter(rng, 0.6)), rng), rng, 0.4)
-        return _troubled(crop, rng) if self._hard else crop
+        return _troubled(crop, rng) if self._recipe.troubled else crop
 
     def _seen(self, face: Image, part: Part, rng: np.random.Generator) -> Image:
         if rng.random() < _DRAWN:
             disguise.draw(face, _TO_WIDE, part, rng)
         crop = moved(face, self._moves[part], rng)
-        return _troubled(crop, rng) if self._hard else crop
+        return _troubled(crop, rng) if self._recipe.troubled else crop
 
 
 def moved(face: Image, moves: npt.NDArray[np.float64] | None, rng: np.random.Generator) -> Image:
@@ -178,6 +204,21 @@ def moved(face: Image, moves: npt.NDArray[np.float64] | None, rng: np.random.Gen
         move = _after(move, moves[rng.integers(len(moves))])
     crop = _relit(_mirrored(_cut(face, move), rng), rng, 1.0)
     return _coarse(crop, rng)
+
+
+def _bent(face: Image, rng: np.random.Generator) -> Image:
+    """Smoothly out of shape: a broader nose, eyes further apart, a longer chin."""
+    side = face.shape[0]
+    coarse = rng.normal(0.0, 2.0, (2, 5, 5)).astype(np.float32)
+    across, down = (
+        cv2.resize(each, (side, side), interpolation=cv2.INTER_CUBIC) for each in coarse
+    )
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    return np.asarray(
+        cv2.remap(face, columns + across, rows + down, cv2.INTER_LINEAR,
+                  borderMode=cv2.BORDER_REPLICATE),
+        np.uint8,
+    )  # fmt: skip
 
 
 def _troubled(crop: Image, rng: np.random.Generator) -> Image:

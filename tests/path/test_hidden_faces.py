@@ -90,9 +90,7 @@ def test_found_behind_cloth_and_the_sighting_says_what_it_hides(part: Hidden) ->
     (sighting,) = node.sightings
     assert (sighting.match.subject, sighting.hidden) == ("subject-0", part)
     assert sighting.frames_fused == 3
-    # Behind sunglasses a face is read as a whole one as well.
-    share = {"lower": 1.0, "eyes": 0.5}[part]
-    assert sighting.threshold == watchlist.threshold_in(sighting.column, share)
+    assert sighting.threshold == watchlist.threshold_in(part, 1.0)
 
 
 def test_a_stranger_behind_cloth_is_nobody() -> None:

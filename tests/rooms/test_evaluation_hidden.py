@@ -64,7 +64,7 @@ def eyes() -> Eyes:
             min_eye_distance_px=10.0, min_sharpness=0.0, min_light=0.0, max_light=256.0
         ),
         embed_whole=embedder.embed,
-        embed_part={p: lambda crop, p=p: open_part(crop, p, embedder) for p in COLUMNS},  # type: ignore[misc]  # a bound default
+        embed_part={p: lambda crop, p=p: open_part(crop, p, embedder, embedder) for p in COLUMNS},  # type: ignore[misc]  # a bound default
         tables=dict.fromkeys((WHOLE, *COLUMNS), TABLE),
     )
 
