@@ -29,12 +29,14 @@ class Step:
     """`Watch.step` with so many faces in the frame.
 
     Attributes:
+        masked: whether each of them wears one.
         found: tracks that were open, in the median.
         ratio: of the step's time to the time inside its model invokes; median of the steps.
         decided_ms: the same frames once every track is decided: detection and tracking only.
     """
 
     faces: int
+    masked: bool
     found: int
     best_ms: float
     median_ms: float
@@ -110,7 +112,7 @@ def tables(result: Result) -> list[Table]:
     )
     for step in result.steps:
         path.add_row(
-            f"{step.faces}",
+            f"{step.faces}, masked" if step.masked else f"{step.faces}",
             f"{step.found}",
             f"{step.best_ms:.1f}",
             f"{step.median_ms:.1f}",
@@ -144,7 +146,7 @@ def tables(result: Result) -> list[Table]:
     whole = _table(f"on {result.machine}, {result.cores} cores", "whole", "measured", "target")
     whole.add_row(
         "step ÷ invokes, 4 faces",
-        f"{next(s.ratio for s in result.steps if s.faces == 4):.3f}",  # noqa: PLR2004 - issue's
+        f"{next(s.ratio for s in result.steps if s.faces == 4 and not s.masked):.3f}",  # noqa: PLR2004 - issue's
         f"{TARGET_RATIO}",
     )
     whole.add_row("peak memory, path", f"{result.peak_rss_mib:.0f} MiB", f"{TARGET_RSS_MIB} MiB")

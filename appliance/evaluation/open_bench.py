@@ -25,6 +25,7 @@ from appliance.errors import EvaluationError
 from appliance.system.memory import peak_rss_bytes, rss_bytes
 from appliance.system.secret import SecretBuffer
 from appliance.types import FalseMatch
+from appliance.vision.reader import COLUMNS
 from appliance.watchlist.admission import Model
 from appliance.watchlist.build import Facts, Templates, build
 from appliance.watchlist.bundle import WHOLE, sign
@@ -36,6 +37,7 @@ from appliance.wire import Offer
 _DIM = 192
 _NODE, _FLEET, _LIST, _MODEL = "bench", "bench", "bench", "bench@0"
 _LEASE_S = 3600
+_COLUMNS = (WHOLE, *COLUMNS)
 _FORGET_PEAK = Path("/proc/self/clear_refs")
 """Writing 5 makes the peak what is resident now: man 5 proc."""
 _TABLE = FalseMatch(
@@ -55,6 +57,8 @@ class Opening:
     """One list, opened.
 
     Attributes:
+        templates: in each column; a photograph gives one to each.
+        columns: whole faces, and one for each part that may be hidden.
         mib: of ciphertext.
         wall_s, cpu_s: from the offer until the list is in use.
         peak_more_mib: resident memory at its most, above what there was before the offer.
@@ -62,6 +66,7 @@ class Opening:
     """
 
     templates: int
+    columns: int
     mib: float
     wall_s: float
     cpu_s: float
@@ -73,7 +78,7 @@ def bench(templates: int) -> Opening:
     """Build a list and open it.
 
     Args:
-        templates: in the list, one per subject.
+        templates: in each column of the list, one per subject.
     """
     authority, online = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     content_key, boot = secrets.token_bytes(32), secrets.token_bytes(16)
@@ -93,7 +98,7 @@ def bench(templates: int) -> Opening:
         authorities=[authority.public_key().public_bytes_raw()],
         signatures=1,
         online_key=online.public_key().public_bytes_raw(),
-        models={WHOLE: Model(_MODEL, _DIM, _TABLE)},
+        models=dict.fromkeys(_COLUMNS, Model(_MODEL, _DIM, _TABLE)),
         allocate=allocate,
     )
     _FORGET_PEAK.write_text("5", encoding="ascii")
@@ -122,6 +127,7 @@ def bench(templates: int) -> Opening:
         raise EvaluationError("all pieces came, and the list is not in use")
     return Opening(
         templates=templates,
+        columns=len(_COLUMNS),
         mib=sum(map(len, pieces)) / 2**20,
         wall_s=wall_s,
         cpu_s=cpu_s,
@@ -153,7 +159,7 @@ def _list(
     head, digests = build(
         facts,
         [f"s{n}" for n in range(templates)],
-        {WHOLE: Templates(_MODEL, [1] * templates, vectors)},
+        {name: Templates(_MODEL, [1] * templates, vectors) for name in _COLUMNS},
         content_key=content_key,
         write=pieces.append,
     )
@@ -168,9 +174,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     opened = bench(arguments.templates)
     Console().print(
-        f"a list of {opened.templates:,} templates ({opened.mib:.1f} MiB) opened in"
-        f" {opened.wall_s:.2f} s ({opened.cpu_s:.2f} s of CPU), {opened.peak_more_mib:.0f} MiB more"
-        f" at most, templates in {opened.memory} memory"
+        f"a list of {opened.templates:,} x {opened.columns} templates ({opened.mib:.1f} MiB) opened"
+        f" in {opened.wall_s:.2f} s ({opened.cpu_s:.2f} s of CPU), {opened.peak_more_mib:.0f} MiB"
+        f" more at most, templates in {opened.memory} memory"
     )
     if arguments.out:
         arguments.out.write_bytes(msgspec.json.format(msgspec.json.encode(asdict(opened))))
