@@ -2,7 +2,7 @@
 
     python3 look.py SENSOR [MODULE ...]
 
-Enters: a sensor's name, the modules to load. Leaves: JSON on standard output, for csi.py.
+Enters: a sensor's name, the modules to load. Leaves: a line of JSON, for csi.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
         "kernel's words": said(sensor),
         "python": python(),
     }
-    sys.stdout.write(json.dumps(seen, indent=1) + "\n")
+    sys.stdout.write(f"{json.dumps(seen)}\n")
 
 
 def folder(name: str) -> Path:
@@ -105,7 +105,7 @@ def bound(sensor: str) -> list[str]:
 
 def said(sensor: str) -> list[str]:
     """Lines of the kernel that are about this."""
-    words = (sensor, "unicam", "dma_heap", "unknown symbol", "test-bus", "deferred")
+    words = (sensor, "unicam", "dma_heap", "unknown symbol", "test-bus", "deferred probe")
     lines = run("dmesg").splitlines()
     return [line for line in lines if any(word in line.lower() for word in words)]
 
