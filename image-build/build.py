@@ -72,6 +72,8 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
         BuildError: one line that says why.
     """
     check(work)
+    for left in work.glob(".*.new*"):  # of a run that was interrupted
+        remove(left)
     version, epoch, cameras = _version(), _epoch(), _cameras()
     sensor = csi.chosen(os.environ.get("PICKET_SENSOR", "imx219"))
     require(*(csi.TOOLS if cameras.csi else ()))
