@@ -35,8 +35,8 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 _TOOLS = (
     "mmdebstrap", "arch-test", "qemu-aarch64-static", "mksquashfs", "veritysetup", "genimage",
-    "mcopy", "mkdosfs", "mke2fs", "zstd", "xz", "depmod", "readelf", "aarch64-linux-gnu-gcc",
-    "swig", "systemd-sysusers", "rauc",
+    "faketime", "mcopy", "mkdosfs", "mke2fs", "debugfs", "zstd", "xz", "depmod", "readelf",
+    "aarch64-linux-gnu-gcc", "swig", "systemd-sysusers", "rauc",
 )  # fmt: skip
 _ROOM = 6 << 30
 _KEPT = 2

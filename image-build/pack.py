@@ -7,6 +7,7 @@ the inputs, so that the same inputs give the same root hash.
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import os
 import re
@@ -42,6 +43,7 @@ _CMDLINE = (
 )
 _AUTOBOOT = "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n"
 _DATA = ("etc", "link", "keys", "join", "system", "rauc", "faults")
+_DATA_MIB = 64
 _GENIMAGE = """
 image config.vfat {{ vfat {{ label = "BOOTCFG"
   extraargs = "-F 16 -i 9ac4e701" }} mountpoint = "/config"
@@ -49,10 +51,6 @@ image config.vfat {{ vfat {{ label = "BOOTCFG"
 image boot.vfat {{ vfat {{ label = "BOOT"
   extraargs = "-F 32 -i 9ac4e702" }} mountpoint = "/boot"
   size = 80M }}
-image data.ext4 {{ ext4 {{ label = "data"
-  use-mke2fs = true
-  extraargs = "-m 0 -U {uuid} -E hash_seed={uuid},lazy_itable_init=0" }} mountpoint = "/data"
-  size = 64M }}
 image card.img {{
   hdimage {{ partition-table-type = "mbr"
     disk-signature = 0x{signature}
@@ -170,8 +168,7 @@ def card(work: Path, boot_a: Path, tree: Path, *, root: Root, epoch: int, log: P
     if root.path.stat().st_size > root_mib << 20:
         raise BuildError(f"the root has {root.path.stat().st_size} bytes: a slot {root_mib} MiB")
     folders = work / "folders"
-    for name in (*(f"data/{n}" for n in _DATA), "config"):
-        (folders / name).mkdir(parents=True)
+    (folders / "config").mkdir(parents=True)
     shutil.copytree(boot_a, folders / "boot")
     config = folders / "config"
     (config / "autoboot.txt").write_text(_AUTOBOOT, encoding="ascii")
@@ -182,14 +179,33 @@ def card(work: Path, boot_a: Path, tree: Path, *, root: Root, epoch: int, log: P
     inputs = work / "input"
     inputs.mkdir()
     root.path.rename(inputs / "root.img")
+    _data(inputs / "data.ext4", epoch, log)
     settings = work / "genimage.cfg"
-    settings.write_text(
-        _GENIMAGE.format(signature=SIGNATURE, root_mib=root_mib, uuid=_VERITY_UUID),
-        encoding="ascii",
-    )
+    settings.write_text(_GENIMAGE.format(signature=SIGNATURE, root_mib=root_mib), encoding="ascii")
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     run([
+        *_at(epoch),
         "genimage", "--config", settings, "--rootpath", folders, "--tmppath", work / "tmp",
         "--inputpath", inputs, "--outputpath", work / "out",
     ], log=log)  # fmt: skip
     return work / "out" / "card.img"
+
+
+def _data(out: Path, epoch: int, log: Path) -> None:
+    """The data partition, with its folders; the node grows it, or makes it anew."""
+    with out.open("wb") as file:
+        file.truncate(_DATA_MIB << 20)
+    run([
+        *_at(epoch), "mke2fs", "-q", "-t", "ext4", "-L", "data", "-m", "0", "-U", _VERITY_UUID,
+        "-E", f"hash_seed={_VERITY_UUID},lazy_itable_init=0", out,
+    ], log=log)  # fmt: skip
+    commands = out.with_suffix(".commands")
+    commands.write_text("".join(f"mkdir /{name}\n" for name in _DATA), encoding="ascii")
+    run([*_at(epoch), "debugfs", "-w", "-f", commands, out], log=log)
+    commands.unlink()
+
+
+def _at(epoch: int) -> list[str]:
+    """In front of a program that writes down when it made something, whatever it is told."""
+    then = dt.datetime.fromtimestamp(epoch, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return ["env", "TZ=UTC0", "faketime", "-f", then]

@@ -145,10 +145,11 @@ def _gpio(folder: Path, site: Path, headers: Path) -> None:
         packed.extractall(folder / "lg", filter="data")
     (lg,) = (folder / "lg").iterdir()
     run(["swig", "-python", "-o", "lgpio_wrap.c", "lgpio.i"], cwd=lg)
-    sources = sorted(str(p) for p in (lg / "src").glob("*.c"))
+    # By names below its folder, which is another one each time, and without symbols.
+    sources = sorted(str(p.relative_to(lg)) for p in (lg / "src").glob("*.c"))
     include = headers / "usr/include"
     run([
-        "aarch64-linux-gnu-gcc", "-O2", "-shared", "-fPIC", "-pthread", "-w", "-Isrc",
+        "aarch64-linux-gnu-gcc", "-O2", "-s", "-shared", "-fPIC", "-pthread", "-w", "-Isrc",
         f"-I{include}/python{PYTHON}", f"-I{include}", "-o", site / "_lgpio.so",
         "lgpio_wrap.c", *sources, "-lrt", "-ldl",
     ], cwd=lg)  # fmt: skip
