@@ -28,6 +28,7 @@ from appliance.vision.embedder import FaceEmbedder
 from appliance.vision.letterbox import Letterbox
 from appliance.vision.occlusion import fill
 from appliance.vision.quantise import dequantise, quantise
+from appliance.vision.reader import joined
 from tests.path.enrolled import DETECTOR, EMBEDDER, HIDDEN_EMBEDDER, PHOTOS
 
 SIZE = (960, 540)
@@ -72,6 +73,7 @@ def needles_of(frame: Image, *, masked: bool = False) -> Needles:
     manifest = Manifest.load(SHIPPED)
     with ExitStack() as stack:
         detector = stack.enter_context(TfliteAccelerator(manifest.model(DETECTOR), threads=2))
+        bare = stack.enter_context(TfliteAccelerator(manifest.model(EMBEDDER), threads=2))
         name = HIDDEN_EMBEDDER if masked else EMBEDDER
         embedder = stack.enter_context(TfliteAccelerator(manifest.model(name), threads=2))
         (face,) = FaceDetector(detector, min_score=0.5, max_faces=8).detect(frame)
@@ -81,15 +83,17 @@ def needles_of(frame: Image, *, masked: bool = False) -> Needles:
         tensor = np.zeros(detector.spec.input.shape, detector.spec.input.dtype)
         quantise(fitted, detector.spec, out=tensor)
         crop = align(frame, face.landmarks)
+        whole = FaceEmbedder(bare).embed(crop)
         if masked:
             fill(crop, "lower")
         small = np.zeros(embedder.spec.input.shape, embedder.spec.input.dtype)
         quantise(crop, embedder.spec, out=small)
         (raw,) = embedder.run(small)
         vector = FaceEmbedder(embedder).embed(crop)
+        probe = joined(whole, vector, "lower") if masked else vector
         evidence = Evidence(vector.size, 5)
         for _ in range(5):
-            evidence.add(vector)
+            evidence.add(probe)
         x1, y1, x2, y2 = (int(edge) for edge in face.box)
         scale = width / SIZE[0]
         inside = (slice(y1, y2), slice(x1, x2))
@@ -106,7 +110,9 @@ def needles_of(frame: Image, *, masked: bool = False) -> Needles:
             "crop, quantised": _rows(small[0, rows, 30:90]),
             "vector, as the model gave it": _chunks(raw),
             "vector, not yet of norm 1": _chunks(dequantise(raw[0], embedder.spec.outputs[0])),
-            "vector": _chunks(vector),
+            "vector": _chunks(probe),
+            "vector of the whole face": _chunks(whole),
+            "vector of what is open": _chunks(vector),
             "fused vector": _chunks(evidence.fuse()),
         }
     return Needles(forms)
