@@ -12,10 +12,9 @@ import os
 import sys
 from pathlib import Path
 
+import build
 import bundle
 from work import BuildError, fail, remove
-
-import build
 
 _SUFFIXES = ("img.zst", "roothash", "packages.txt", "cdx.json")
 
