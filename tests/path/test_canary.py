@@ -82,10 +82,14 @@ def face_is_gone_s(end: OtherEnd) -> float:
 
 
 def last_use_is_over(end: OtherEnd, gone_s: float) -> None:
-    """Wait until the node works on frames that the face is not in: at its own pace, not ours."""
+    """Wait until the node works on frames that the face is not in, and has let its track end.
+
+    At its own pace, not ours: a track outlives its last face by its patience, vectors and all.
+    """
     sleep_until(gone_s)
     before = len(end.healths)
     end.wait_for("health", lambda: len(end.healths) > before)
+    end.wait_for("nobody held", lambda: end.healths[-1].faces_held == 0)
     frames = end.healths[-1].frames
     end.wait_for("frames", lambda: end.healths[-1].frames >= frames + PASSED)
     time.sleep(BOUND_S)
