@@ -550,6 +550,8 @@ def test_alerts_are_followed_as_they_come(
     with (
         subprocess.Popen(
             [
+                # Where a shell runs this suite in the background, Ctrl-C is ignored by all below it.
+                *("env", "--default-signal=INT"),
                 *(sys.executable, "-m", "appliance.controller", "alerts", "--follow", "--json"),
                 *("--fleet", str(operator.fleet)),
             ],
