@@ -550,7 +550,7 @@ def test_alerts_are_followed_as_they_come(
     with (
         subprocess.Popen(
             [
-                # Where a shell runs this suite in the background, Ctrl-C is ignored by all below it.
+                # Where a shell runs this suite in the background, all below it ignore Ctrl-C.
                 *("env", "--default-signal=INT"),
                 *(sys.executable, "-m", "appliance.controller", "alerts", "--follow", "--json"),
                 *("--fleet", str(operator.fleet)),
