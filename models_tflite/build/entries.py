@@ -88,7 +88,9 @@ ENTRIES = {
             " research: whether it may be used elsewhere is the user's to check, see the card"
         ),
         origin="mobilefacenet-112, its last layers trained by training/train.py",
-        calibration="the same 300 faces as mobilefacenet-112, each with a part filled",
+        calibration=(
+            "400 faces of people trained on, each with a part filled, by training/export.py"
+        ),
     ),
     recipes.CLASSIFIER: Entry(
         network=OCCLUSION,
