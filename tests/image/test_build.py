@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import shutil
@@ -16,19 +15,16 @@ from types import ModuleType
 import pytest
 
 from tests.image.card.parts import parts
+from tests.image.scripts import HERE, imported
 
-HERE = Path(__file__).resolve().parents[2] / "image-build"
 NAMES = ("work", "initrd", "cameras", "sbom", "stage", "pack", "wheels", "csi", "build")
 
 
 @pytest.fixture(scope="module")
 def modules() -> Iterator[dict[str, ModuleType]]:
     """The scripts, which import each other by bare names."""
-    sys.path.insert(0, str(HERE))
-    yield {name: importlib.import_module(name) for name in NAMES}
-    sys.path.remove(str(HERE))
-    for name in NAMES:
-        del sys.modules[name]
+    with imported(*NAMES) as found:
+        yield found
 
 
 def test_a_missing_program_is_named_with_its_package(

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-HERE = Path(__file__).resolve().parents[2] / "image-build"
+from tests.image.scripts import HERE, imported
+
 NAMES = ("work", "csi", "cameras")
 
 
 @pytest.fixture(scope="module")
 def modules() -> Iterator[dict[str, ModuleType]]:
     """The scripts, which import each other by bare names."""
-    sys.path.insert(0, str(HERE))
-    yield {name: importlib.import_module(name) for name in NAMES}
-    sys.path.remove(str(HERE))
-    for name in NAMES:
-        del sys.modules[name]
+    with imported(*NAMES) as found:
+        yield found
 
 
 def test_the_layer_is_debians_kernel_with_modules(modules: dict[str, ModuleType]) -> None:

@@ -30,8 +30,6 @@ from tests.image.card.parts import parts
 from tests.image.card.report import Report
 from tests.image.card.vm import Machine, TooLateError, boot_partition, mtools, working_copy
 
-_UP = "systemctl is-active picket-watch picket-link picket-indicator | tr '\\n' ' '"
-_ALL_UP = "^active active active"
 _SWITCH = (
     "(while :; do for s in b a; do PICKET_SLOT=$s /usr/lib/picket/rauc-boot set-state $s good;"
     " done; done) >/dev/null 2>&1 & switching=$!"
@@ -114,7 +112,7 @@ def _fill_the_other_slot(image: Path) -> None:
 def _prepared(machine: Machine, host: Host, size: int) -> None:
     machine.shell()
     host.told("joined", 900)
-    machine.until(_UP, _ALL_UP, 600)
+    machine.services_up(600)
     machine.does(f"head -c {size} /dev/vdb >/data/up.raucb && sync", 600)
 
 
@@ -212,7 +210,7 @@ def _start_again(again: list[Cut], host: Host, report: Report) -> None:
         before = len(host.events)
         with Machine(cut.image, cut.image.parent) as machine:
             machine.shell()
-            machine.until(_UP, _ALL_UP, 600)
+            machine.services_up(600)
             up_s = machine.seconds
             errors = machine.does("dmesg | grep -c 'EXT4-fs error\\|verity.*corrupt'")
             arrived = _arrives(host, cut.answered - cut.delivered, before)

@@ -23,10 +23,8 @@ from tests.image.card.sealed import sealed_data
 from tests.image.card.searched import searched
 from tests.image.card.start import start
 from tests.image.card.updates import update
-from tests.image.card.vm import Machine, TooLateError, working_copy
+from tests.image.card.vm import SERVICES, Machine, TooLateError, working_copy
 
-SERVICES = ("picket-watch", "picket-link", "picket-indicator")
-_ACTIVE = f"systemctl is-active {' '.join(SERVICES)} | tr '\\n' ' '"
 _LINE = "/sys/devices/platform/gpio-sim.0/gpiochip*/sim_gpio{}/value"
 
 
@@ -85,8 +83,7 @@ def _story(arguments: argparse.Namespace, report: Report) -> None:
             _sealed(machine, report)
             _finds(machine, host, report)
             _survives(machine, report)
-            machine.does("sync; systemctl poweroff --no-block", 60)
-            machine.process.wait(timeout=180)
+            machine.off(180)
         searched(image, token=token, bundle=host.folder / "list.bundle", report=report)
 
 
@@ -94,7 +91,7 @@ def _started(machine: Machine, host: Host, report: Report) -> None:
     shell_s = machine.seconds
     host.told("joined", 600)
     joined_s = machine.seconds
-    machine.until(_ACTIVE, "^active active active", 300)
+    machine.services_up(300)
     report.point("it joins, and its services run", so=True,
                  seen=f"shell {shell_s:.0f} s, joined {joined_s:.0f} s,"
                       f" services {machine.seconds:.0f} s after power-on, emulated")  # fmt: skip

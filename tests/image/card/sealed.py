@@ -24,8 +24,6 @@ from tests.image.card.report import Report
 from tests.image.card.tpm import KERNEL, tpm
 from tests.image.card.vm import Machine, working_copy
 
-_ACTIVE = "systemctl is-active picket-watch picket-link picket-indicator | tr '\\n' ' '"
-_RUNNING = "^active active active"
 _DATA = "cat /run/picket-data.json"
 _SECOND_LAMP = """import glob, time
 path, = glob.glob("/sys/devices/platform/gpio-sim.0/gpiochip*/sim_gpio22/value")
@@ -56,21 +54,21 @@ def sealed_data(arguments: argparse.Namespace, report: Report) -> None:
             _let_in(machine, key, port, report)
             _let_out(machine, host, report)
             _fails(machine)
-            _off(machine)
+            machine.off(240)
         _bytes(image, token, report)
         with (
             tpm(folder / "board") as words,
             Machine(image, folder, extra=KERNEL, words=words) as machine,
         ):
             _second(machine, report)
-            _off(machine)
+            machine.off(240)
         before = _digest(image)
         with (
             tpm(folder / "another") as words,
             Machine(image, folder, extra=KERNEL, words=words) as machine,
         ):
             _elsewhere(machine, report)
-            _off(machine)
+            machine.off(240)
         report.point("and leaves it as it was", so=_digest(image) == before, seen=before[:16])
     _cut_while_made(arguments, report)
 
@@ -90,11 +88,6 @@ def _python(machine: Machine, code: str, *words: str) -> str:
     return machine.does(shlex.join(["python3", "-c", line, *words]), 200)
 
 
-def _off(machine: Machine) -> None:
-    machine.does("sync; systemctl poweroff --no-block", 60)
-    machine.process.wait(timeout=240)
-
-
 def _first(machine: Machine, host: Host, report: Report) -> None:
     machine.shell()
     machine.until("systemctl is-active data.mount", "^active", 400)
@@ -106,7 +99,7 @@ def _first(machine: Machine, host: Host, report: Report) -> None:
     so = '"encrypted": true, "by": "tpm"' in said and "crypt" in below
     report.point("a new card is encrypted to the board's TPM", so=so, seen=f"{said} {below}")
     host.told("joined", 900)
-    machine.until(_ACTIVE, _RUNNING, 600)
+    machine.services_up(600)
     status = machine.until(f"cat /boot/picket/{file.STATUS}", "state: joined", 200)
     so = "data: encrypted to this board (tpm)" in status
     report.point("its status says so", so=so, seen=" / ".join(status.splitlines()))
@@ -218,7 +211,7 @@ def _bytes(image: Path, token: str, report: Report) -> None:
 
 def _second(machine: Machine, report: Report) -> None:
     machine.shell()
-    machine.until(_ACTIVE, _RUNNING, 900)
+    machine.services_up(900)
     said = machine.does(_DATA)
     who = machine.does("grep ^id /etc/picket/node.toml")
     so = '"encrypted": true, "by": "tpm"' in said and NODE in who

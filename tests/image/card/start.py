@@ -46,8 +46,7 @@ def _watches(image: Path, host: Host, report: Report, which: str) -> None:
         chain = machine.does(_CHAIN, 120)
         blame = machine.does(_BLAME, 120)
         used = machine.does(_USED, 300)
-        machine.does("sync; systemctl poweroff --no-block", 60)
-        machine.process.wait(timeout=300)
+        machine.off(300)
     seen = (
         f"list after {accepted_s:.0f} s, watching after {watching_s:.0f} s and {used_s:.0f} s of"
         f" processor time, at load {load:.1f}"

@@ -21,8 +21,6 @@ from tests.image.card.vm import Machine, TooLateError, boot_partition, working_c
 
 _A, _B = 2, 3
 """Boot partitions of the two slots."""
-_UP = "systemctl is-active picket-watch picket-link picket-indicator | tr '\\n' ' '"
-_ALL_UP = "^active active active"
 _HURRY = "systemd.setenv=PICKET_SECOND=0"
 """Whether services that cannot come up do is looked at sixty times without waiting ten minutes."""
 _PICKET = "/opt/picket/bin/picket"
@@ -44,7 +42,7 @@ def update(arguments: argparse.Namespace, report: Report) -> None:
         with Machine(image, image.parent, disks=(by_hand, *refused.values())) as machine:
             machine.shell()
             host.told("joined", 900)
-            machine.until(_UP, _ALL_UP, 600)
+            machine.services_up(600)
             for number, (name, path) in enumerate(refused.items(), 2):
                 card.refuses(machine, name, path, "abcdefgh"[number])
             card.installs(machine, by_hand)
@@ -141,7 +139,7 @@ class Card:
                     raise TooLateError(machine.does("journalctl -b -u picket-confirm -o cat"))
                 time.sleep(1.0)
             after_s = machine.seconds
-            _off(machine)
+            machine.off(300)
         so = (tried, release) == (partition, version)
         seen = f"partition {tried}, {release}, kept after {after_s:.0f} s"
         self._report.point(f"{version} is tried, found good and kept", so=so, seen=seen)
@@ -159,7 +157,7 @@ class Card:
         """A plain start: which slot, which version, and that the node does its work."""
         before = len(self._host.events)
         machine.shell()
-        machine.until(_UP, _ALL_UP, 600)
+        machine.services_up(600)
         self._host.told("health", 300, after=before)
         release = machine.does("cat /etc/picket-release")
         so = (machine.partition, release) == (partition, version)
@@ -205,8 +203,3 @@ class Card:
 def _copied(machine: Machine, path: Path, disk: str) -> None:
     size = path.stat().st_size
     machine.does(f"head -c {size} /dev/vd{disk} >/data/try.raucb && sync", 400)
-
-
-def _off(machine: Machine) -> None:
-    machine.says("sync; systemctl poweroff --no-block")
-    machine.process.wait(timeout=300)

@@ -36,6 +36,9 @@ _EXTRA = (
 )  # fmt: skip
 
 
+SERVICES = ("picket-watch", "picket-link", "picket-indicator")
+
+
 class TooLateError(Exception):
     """The guest did not do in time what was waited for; carries the end of what it said."""
 
@@ -228,6 +231,20 @@ class Machine:
             if time.monotonic() > deadline_s:
                 raise TooLateError(f"{command}: never {pattern!r}:\n{said}")
             time.sleep(1.0)
+
+    def services_up(self, timeout_s: float) -> None:
+        """Wait until each of the three services is active.
+
+        Raises:
+            TooLateError: they are not.
+        """
+        asked = f"systemctl is-active {' '.join(SERVICES)} | tr '\\n' ' '"
+        self.until(asked, "^active active active", timeout_s)
+
+    def off(self, timeout_s: float) -> None:
+        """Shut the machine down as a person would who pulls no plug."""
+        self.says("sync; systemctl poweroff --no-block")
+        self.process.wait(timeout=timeout_s)
 
 
 @contextmanager
