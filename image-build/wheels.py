@@ -7,6 +7,7 @@ C part is cross-compiled here from the locked source.
 
 from __future__ import annotations
 
+import csv
 import shutil
 import sys
 import tarfile
@@ -54,6 +55,7 @@ def install(site: Path, tree: Path) -> None:
     for pattern in _UNUSED:
         for path in site.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _records(site)
     _compile(site, tree / "root")
 
 
@@ -68,6 +70,7 @@ def camera(folder: Path, tree: Path) -> None:
         UNUSED, folder, ignore=shutil.ignore_patterns("*.md", "__pycache__"), dirs_exist_ok=True
     )
     shutil.rmtree(folder / "bin", ignore_errors=True)
+    _records(folder)
     _compile(folder, tree / "root")
 
 
@@ -78,6 +81,22 @@ def _install(lock: Path, folder: Path) -> None:
         f"--target={folder}", *(f"--platform=manylinux_{minor}_aarch64" for minor in _PLATFORMS),
         f"--requirement={lock}",
     ])  # fmt: skip
+
+
+def _records(site: Path) -> None:
+    """Of what pip wrote down, keep what is there.
+
+    Programs are not (nobody calls them), and their digests would tell of this machine: their first
+    line names the Python that pip ran by.
+    """
+    for record in sorted(site.glob("*.dist-info/RECORD")):
+        with record.open(newline="", encoding="utf-8") as file:
+            rows = [
+                row for row in csv.reader(file)
+                if not row[0].startswith("../") and (site / row[0]).exists()
+            ]  # fmt: skip
+        with record.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def ours(folder: Path, tree: Path) -> None:
@@ -145,11 +164,13 @@ def _gpio(folder: Path, site: Path, headers: Path) -> None:
         packed.extractall(folder / "lg", filter="data")
     (lg,) = (folder / "lg").iterdir()
     run(["swig", "-python", "-o", "lgpio_wrap.c", "lgpio.i"], cwd=lg)
-    # By names below its folder, which is another one each time, and without symbols.
+    # By names below its folder, which is another one each time, and without symbols; the headers'
+    # assertions would name their files, and with them the checkout.
     sources = sorted(str(p.relative_to(lg)) for p in (lg / "src").glob("*.c"))
     include = headers / "usr/include"
     run([
-        "aarch64-linux-gnu-gcc", "-O2", "-s", "-shared", "-fPIC", "-pthread", "-w", "-Isrc",
+        "aarch64-linux-gnu-gcc", "-O2", "-DNDEBUG", "-s", "-shared", "-fPIC", "-pthread", "-w",
+        f"-ffile-prefix-map={include}=/usr/include", "-Isrc",
         f"-I{include}/python{PYTHON}", f"-I{include}", "-o", site / "_lgpio.so",
         "lgpio_wrap.c", *sources, "-lrt", "-ldl",
     ], cwd=lg)  # fmt: skip

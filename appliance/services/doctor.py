@@ -28,7 +28,7 @@ from appliance.config import Config
 from appliance.errors import IdentityError, PicketError
 from appliance.indicator.drivers import open_lamps
 from appliance.indicator.gpio import Pin
-from appliance.link import credentials
+from appliance.link import credentials, outcome
 from appliance.services import faults
 from appliance.services.cameras import open_camera
 from appliance.services.filming import camera_lamp
@@ -36,6 +36,7 @@ from appliance.services.firstboot import Places
 from appliance.services.process import listens
 from appliance.system import data, netfiles
 from appliance.system import doctor as judged
+from appliance.system import release as releases
 from appliance.system.clock import SystemClock
 from appliance.system.doctor import Finding
 from appliance.system.memory import available_bytes
@@ -76,6 +77,7 @@ def examine(config: Config, places: Places = HERE) -> list[Finding]:
         ("disk", _disk),
         ("data", lambda config: _data(config, places)),
         ("ssh", lambda _: _ssh(places)),
+        ("update", _update),
         ("faults", lambda _: judged.faults(faults.kept(places.faults))),
         ("models", _models),
         ("accelerator", _accelerator),
@@ -170,6 +172,14 @@ def _ssh(places: Places) -> Finding:
     except OSError as e:
         return judged.unknown("ssh", f"{places.system / netfiles.SSH}: {e.strerror}")
     return judged.ssh(head.removeprefix("# "))
+
+
+def _update(config: Config) -> Finding:
+    release = Path(config.updates.release)
+    running = releases.shown(releases.running(release)) if release.exists() else None
+    tried = outcome.read(Path(config.updates.tried))
+    last = "" if tried.version is None else releases.shown(tried.version)
+    return judged.update(running, last, tried.outcome, tried.why)
 
 
 def _manifest(config: Config) -> Manifest:

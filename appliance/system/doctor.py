@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from appliance.system.health import DISK_LOW_MIB, HOT_FROM_C, MEMORY_LOW_MIB
 from appliance.system.thermal import Thermal
+from appliance.wire import Outcome
 
 CERTIFICATE_SOON = timedelta(days=7)
 DARK = 8.0
@@ -179,6 +180,28 @@ def ssh(sources: str | None) -> Finding:
         "ssh", f"open for the user service, {sources}",
         "when it is no longer needed, put a picket-provision.toml without [ssh] on the card",
     )  # fmt: skip
+
+
+def update(running: str | None, last: str, outcome: Outcome, why: str) -> Finding:
+    """Which version runs, and what became of the last one that a roll-out brought.
+
+    Args:
+        running: None: this is no image.
+        last: version of that update, "" if its signature was not good or there was none.
+        outcome: of it.
+        why: it was refused or rolled back, "" if it was not.
+    """
+    if running is None:
+        return unknown("update", "not an image of Picket's: nothing is updated by itself here")
+    found = f"{running} runs"
+    if outcome is Outcome.NONE:
+        return good("update", found)
+    found += (
+        f"; the last update{f', {last},' if last else ''} is {outcome}{f': {why}' if why else ''}"
+    )
+    if outcome in {Outcome.ROLLED_BACK, Outcome.REFUSED}:
+        return warn("update", found, "picketctl update status, and `picket faults` here")
+    return good("update", found)
 
 
 def faults(lines: Sequence[str] | None) -> Finding:

@@ -214,6 +214,9 @@ def test_what_is_no_list_is_one_line(desk: Desk, tmp_path: Path) -> None:
     assert "not UTF-8" in desk.fails(str(tmp_path / "latin.csv"))
     assert "name a list" in desk.fails()
     assert "both or neither" in desk.fails("--device", "/dev/sdx")
+    (tmp_path / "fleet.csv").write_text(GOOD)
+    said = desk.fails("--fleet", str(tmp_path / "fleet.csv"))
+    assert f"stands by itself: picketctl provision {tmp_path / 'fleet.csv'}" in said
 
 
 def test_a_node_joins_with_its_card_and_then_its_card_is_left_alone(

@@ -16,6 +16,7 @@ from appliance.errors import LampError
 from appliance.indicator.player import Player
 from appliance.indicator.simulated import SimulatedLamps
 from appliance.interfaces import Camera, Clock
+from appliance.link.outcome import Tried, write
 from appliance.link.rawrep import RawRep
 from appliance.services.cameras import open_camera
 from appliance.services.doctor import doctor, examine, is_encrypted
@@ -23,8 +24,9 @@ from appliance.services.firstboot import Places
 from appliance.services.indicator import Indicator, connection_of
 from appliance.services.leds import show_states
 from appliance.system.clock import SystemClock
+from appliance.system.doctor import Verdict
 from appliance.types import Lamp
-from appliance.wire import REQUEST_MAX_BYTES, encode
+from appliance.wire import REQUEST_MAX_BYTES, Outcome, encode
 
 PHOTOS = Path(__file__).resolve().parents[1] / "photos"
 CHECKS = [
@@ -34,6 +36,7 @@ CHECKS = [
     "disk",
     "data",
     "ssh",
+    "update",
     "faults",
     "models",
     "accelerator",
@@ -89,6 +92,17 @@ def test_as_text_every_check_has_a_line(tmp_path: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     named = [line.split()[1] for line in lines if not line.startswith(" ")]
     assert named == CHECKS
+
+
+def test_an_update_that_was_rolled_back_is_told(tmp_path: Path) -> None:
+    (tmp_path / "release").write_text("0.2.0\n")
+    tried = Tried(sha256="0" * 64, version=(0, 3, 0, 0), outcome=Outcome.ROLLED_BACK, why="hung")
+    (tmp_path / "update").mkdir()
+    write(tmp_path / "update", tried)
+    updates = {"release": str(tmp_path / "release"), "tried": str(tmp_path / "update")}
+    (found,) = (f for f in examine(config(tmp_path, updates=updates)) if f.check == "update")
+    assert found.verdict is Verdict.WARN
+    assert found.found == "0.2.0 runs; the last update, 0.3.0, is rolled-back: hung"
 
 
 def test_a_controller_that_takes_connections_is_found(tmp_path: Path) -> None:

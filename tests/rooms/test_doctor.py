@@ -10,6 +10,7 @@ import pytest
 from appliance.system import doctor as judged
 from appliance.system.doctor import Verdict
 from appliance.system.thermal import Thermal
+from appliance.wire import Outcome
 
 NOW = datetime(2026, 11, 25, 13, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -86,6 +87,12 @@ def test_faults_since_the_last_start_are_worth_a_look(
         (judged.heat(Thermal(celsius=50.0, throttled=True)), Verdict.WARN),
         (judged.heat(Thermal(celsius=50.0, was_under_voltage=True)), Verdict.WARN),
         (judged.heat(Thermal()), Verdict.UNKNOWN),
+        (judged.update(None, "", Outcome.NONE, ""), Verdict.UNKNOWN),
+        (judged.update("0.2.0", "", Outcome.NONE, ""), Verdict.GOOD),
+        (judged.update("0.2.0", "0.3.0", Outcome.TRYING, ""), Verdict.GOOD),
+        (judged.update("0.3.0", "0.3.0", Outcome.INSTALLED, ""), Verdict.GOOD),
+        (judged.update("0.2.0", "0.3.0", Outcome.ROLLED_BACK, "hung"), Verdict.WARN),
+        (judged.update("0.2.0", "", Outcome.REFUSED, "bad signature"), Verdict.WARN),
         (judged.certificate(NOW - DAY, NOW + 30 * DAY, NOW), Verdict.GOOD),
         (judged.certificate(NOW - DAY, NOW + 3 * DAY, NOW), Verdict.WARN),
         (judged.certificate(NOW - DAY, NOW, NOW), Verdict.BAD),

@@ -58,6 +58,11 @@ def add(commands: Commands) -> None:
 
 def provision(arguments: argparse.Namespace) -> int:
     """Make cards."""
+    if arguments.fleet.is_file():
+        raise argparse.ArgumentTypeError(
+            f"--fleet is the folder made by `picketctl init`; the list stands by itself:"
+            f" picketctl provision {arguments.fleet}"
+        )
     if (arguments.device is None) is not (arguments.node is None):
         raise argparse.ArgumentTypeError("--device and --node are given both or neither")
     if arguments.device is not None:
