@@ -49,7 +49,7 @@ class Desk:
         return json.loads(self._capsys.readouterr().out)
 
     def fails(self, *words: str, status: int = 2) -> str:
-        assert main(["provision", *words, "--fleet", str(self.fleet)]) == status
+        assert main(["provision", "--fleet", str(self.fleet), *words]) == status
         said = self._capsys.readouterr()
         assert said.out == ""
         assert said.err.count("\n") == 1
