@@ -72,8 +72,7 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
         BuildError: one line that says why.
     """
     check(work)
-    for left in work.glob(".*.new*"):  # of a run that was interrupted
-        remove(left)
+    tidy(out, work)
     version, epoch, cameras = _version(), _epoch(), _cameras()
     sensor = csi.chosen(os.environ.get("PICKET_SENSOR", "imx219"))
     require(*(csi.TOOLS if cameras.csi else ()))
@@ -89,7 +88,6 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     sites = (site, ours) if cameras.sources else (site, _camera(work, tree), ours)
     drivers = _drivers(work, tree) if cameras.csi else None
     making = work / "making"
-    remove(making)
     making.mkdir(parents=True)
     log = work / "build.log"
     log.unlink(missing_ok=True)
@@ -119,6 +117,14 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
         name = f"picket-{version}-arm64"
         _publish(out, name, card=card, root=root, tree=tree / "root", sites=sites)
     remove(making)
+
+
+def tidy(out: Path, work: Path) -> None:
+    """Remove what a run that was cut off has left; nothing of it is used again."""
+    left = [path for folder in (out, work) for path in folder.glob(".*.new*")]
+    left += work.glob(f"tree-*/root/{wheels.INSIDE}")
+    for path in (*left, work / "making"):
+        remove(path)
 
 
 def check(work: Path) -> None:

@@ -32,6 +32,8 @@ def main() -> int:
         differ = [line for line in _compared(*outs) if line.startswith("NOT")]
     except BuildError as e:
         return fail(e)
+    except KeyboardInterrupt:
+        return fail(BuildError("interrupted; the next run starts clean"))
     if differ:
         return fail(
             BuildError(f"{len(differ)} of {len(_SUFFIXES) + 1} differ; the second: {fresh}")

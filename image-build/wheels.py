@@ -30,6 +30,8 @@ _PIP = (sys.executable, "-mpip", "--quiet", "--disable-pip-version-check", "--no
 CAMERA = REPOSITORY / "tests/image/guest/camera.lock"
 UNUSED = Path(__file__).resolve().parent / "unused"
 """What picamera2 imports and does not need."""
+INSIDE = "picket-site"
+"""In the root of Debian's tree, while it is compiled there: a folder of wheels."""
 _MODELS = ("*.tflite", "manifest.toml", "golden")
 
 
@@ -129,14 +131,14 @@ def _compile(site: Path, root: Path, *, at: str = "/opt/picket/site") -> None:
 
     One process and one order: what is written depends on what was compiled before it.
     """
-    inside = root / "picket-site"
+    inside = root / INSIDE
     shutil.rmtree(inside, ignore_errors=True)
     site.rename(inside)
     try:
         run([
             "chroot", root, "/usr/bin/env", "PYTHONHASHSEED=0", "/usr/bin/python3", "-m",
-            "compileall", "-q", "-j1", "--invalidation-mode=unchecked-hash", "-s", "/picket-site",
-            "-p", at, "/picket-site",
+            "compileall", "-q", "-j1", "--invalidation-mode=unchecked-hash", "-s", f"/{INSIDE}",
+            "-p", at, f"/{INSIDE}",
         ])  # fmt: skip
     finally:
         inside.rename(site)

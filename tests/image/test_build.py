@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -69,6 +70,46 @@ def test_what_is_interrupted_has_no_final_name(
         assert not new.exists(), "it starts clean"
         new.write_bytes(b"all of it")
     assert [p.name for p in path.parent.iterdir()] == ["picket.img.zst"]
+
+
+def test_a_build_that_was_killed_leaves_nothing_to_the_next(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    out, work = tmp_path / "dist", tmp_path / "work"
+    inside = work / "tree-1/root" / modules["wheels"].INSIDE
+    killed = (
+        f"import os, signal; from pathlib import Path; from work import whole\n"
+        f"out, work = Path({str(out)!r}), Path({str(work)!r})\n"
+        f"with whole(out / 'picket.img.zst') as image, whole(work / 'site-1') as site:\n"
+        f"    image.write_bytes(b'half'); site.mkdir(); Path({str(inside)!r}).mkdir(parents=True)\n"
+        f"    (work / 'making').mkdir(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", killed], cwd=HERE, check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    assert {"dist/.picket.img.zst.new", "work/.site-1.new", "work/making"} <= left
+    (out / "picket-0.1.0-arm64.roothash").touch()
+    modules["build"].tidy(out, work)
+    assert [p.name for p in out.iterdir()] == ["picket-0.1.0-arm64.roothash"]
+    assert [p.name for p in work.iterdir()] == ["tree-1"]
+    assert not inside.exists()
+
+
+def test_what_pip_wrote_down_names_nothing_of_the_machine_that_built(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    (tmp_path / "tqdm-4.dist-info").mkdir()
+    (tmp_path / "tqdm-4.dist-info/METADATA").touch()
+    (tmp_path / "a,b.py").touch()
+    record = tmp_path / "tqdm-4.dist-info/RECORD"
+    kept = '"a,b.py",sha256=uU0nuZNNPgilLlLX2n2r-sSE7-N6U4DukIj3rOLvzek,3\n'
+    kept += "tqdm-4.dist-info/METADATA,sha256=x,4\n"
+    record.write_text(
+        f"../../bin/tqdm,sha256=XDcG19gIysDSTGOZmDXctri5zdl90XKtMKh2wPun84E,215\n"
+        f"{kept}numpy/tests/gone.py,sha256=x,5\ntqdm-4.dist-info/RECORD,,\n"
+    )
+    modules["wheels"]._records(tmp_path)
+    assert record.read_text() == f"{kept}tqdm-4.dist-info/RECORD,,\n"
 
 
 def test_a_failing_program_is_one_line_with_its_log(

@@ -6,14 +6,14 @@ the same root and boot slot, changed, which RAUC on the node believes, or is not
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+from tests.image.scripts import imported
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _KEPT = _REPOSITORY / "build/image"
@@ -125,13 +125,9 @@ def _with(command: str, **words: str) -> str:
 
 
 def _build(name: str) -> ModuleType:
-    """One of the build's scripts, which import each other by bare names."""
-    folder = str(_REPOSITORY / "image-build")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(folder)
+    """One of the build's scripts."""
+    with imported(name) as found:
+        return found[name]
 
 
 def _run(*words: object) -> str:

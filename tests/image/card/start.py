@@ -51,9 +51,7 @@ def _watches(image: Path, host: Host, report: Report, which: str) -> None:
         f"list after {accepted_s:.0f} s, watching after {watching_s:.0f} s and {used_s:.0f} s of"
         f" processor time, at load {load:.1f}"
     )
-    # Two emulated processors: what took longer than all of their time was waited for elsewhere.
-    held = watching_s <= BOUND_S or used_s / 2 <= BOUND_S
-    report.point(f"{which}: power-on to watching", so=held, seen=seen)
+    report.point(f"{which}: power-on to watching", so=watching_s <= BOUND_S, seen=seen)
     report.point(f"{which}: what it waited for", so="picket" in chain, seen=chain)
     report.point(f"{which}: what took longest", so=".service" in blame, seen=blame)
     report.point(f"{which}: who used the processors", so="picket-watch" in used, seen=used)
