@@ -16,13 +16,16 @@ PACKAGES = {
     "arch-test": "arch-test",
     "qemu-aarch64-static": "qemu-user-static",
     "mksquashfs": "squashfs-tools",
+    "unsquashfs": "squashfs-tools",
     "veritysetup": "cryptsetup-bin",
     "genimage": "genimage",
     "faketime": "faketime",
     "mcopy": "mtools",
+    "mtype": "mtools",
     "mkdosfs": "dosfstools",
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
     "zstd": "zstd",
     "xz": "xz-utils",
     "depmod": "kmod",
@@ -35,6 +38,9 @@ PACKAGES = {
     "systemd-sysusers": "systemd",
     "rauc": "rauc",
     "qemu-system-aarch64": "qemu-system-arm",
+    "swtpm": "swtpm",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
 }
 """Program: the Debian packages that bring it."""
 _SBIN = "/usr/sbin:/sbin"

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import pytest
 
+from tests.image.card import csi, run
 from tests.image.card.parts import parts
 from tests.image.scripts import HERE, imported
 
@@ -40,8 +41,21 @@ def test_a_missing_program_is_named_with_its_package(
     assert str(refused.value) == said
 
 
-def test_every_program_of_the_build_has_a_package(modules: dict[str, ModuleType]) -> None:
-    assert set(modules["build"]._TOOLS) <= set(modules["work"].PACKAGES)
+def test_every_program_of_build_and_test_has_a_package(modules: dict[str, ModuleType]) -> None:
+    tools = {*modules["build"]._TOOLS, *csi._TOOLS, *run._TOOLS}
+    tools |= {tool for more in run._MORE_TOOLS.values() for tool in more}
+    assert tools <= set(modules["work"].PACKAGES)
+
+
+def test_an_emulator_that_is_missing_is_named_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(sys, "argv", ["run", "none.img.zst", "--only", "sealed-data"])
+    assert run.main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("picket: error: missing: qemu-system-aarch64, ")
+    assert said.endswith(" openssh-client\n")
 
 
 def test_no_space_is_said_before_anything_is_made(

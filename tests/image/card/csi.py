@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 from tests.image.card.report import Report
 from tests.image.card.vm import Machine, TooLateError, working_copy
+from tests.image.scripts import lacks
 
 HERE = Path(__file__).resolve().parent
 CSI = HERE.parents[2] / "image-build/csi"
@@ -39,14 +39,7 @@ _WATCH = " ".join(
                         "Restrict", "System", "MemoryDeny", "Capability", "NoNew"))
 )  # fmt: skip
 """The watch service's sandbox, as it is in the unit."""
-_PROGRAMS = {
-    "qemu-system-aarch64": "qemu-system-arm",
-    "mtype": "mtools",
-    "zstd": "zstd",
-    "dtc": "device-tree-compiler",
-    "fdtoverlay": "device-tree-compiler",
-    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
-}
+_TOOLS = ("qemu-system-aarch64", "mtype", "zstd", "dtc", "fdtoverlay", "aarch64-linux-gnu-gcc")
 
 
 def main() -> int:
@@ -57,10 +50,7 @@ def main() -> int:
     parser.add_argument("--sensor", action="append", choices=sorted(SENSORS))
     parser.add_argument("--report", type=Path, default=Path("build/image/report-csi.json"))
     arguments = parser.parse_args()
-    missing = [program for program in _PROGRAMS if not _there(program)]
-    if missing:
-        packages = " ".join(dict.fromkeys(_PROGRAMS[program] for program in missing))
-        sys.stderr.write(f"picket: error: missing: {', '.join(missing)}: apt install {packages}\n")
+    if lacks(*_TOOLS):
         return 1
     report = Report()
     for sensor in arguments.sensor or SENSORS:
@@ -194,11 +184,6 @@ def _run(command: Sequence[str | Path]) -> str:
     if done.returncode:
         raise TooLateError(f"{command[0]}: {done.stderr.strip()}")
     return done.stdout
-
-
-def _there(program: str) -> bool:
-    folders = [*os.environ["PATH"].split(":"), "/usr/sbin", "/sbin"]
-    return any((Path(folder) / program).exists() for folder in folders)
 
 
 if __name__ == "__main__":

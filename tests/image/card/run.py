@@ -24,7 +24,13 @@ from tests.image.card.searched import searched
 from tests.image.card.start import start
 from tests.image.card.updates import update
 from tests.image.card.vm import SERVICES, Machine, TooLateError, working_copy
+from tests.image.scripts import lacks
 
+_TOOLS = ("qemu-system-aarch64", "mtype", "mcopy", "zstd", "debugfs", "e2fsck")
+_MORE_TOOLS = {
+    "update": ("rauc", "mksquashfs", "unsquashfs", "veritysetup"),
+    "sealed-data": ("swtpm", "ssh", "ssh-keygen"),
+}
 _LINE = "/sys/devices/platform/gpio-sim.0/gpiochip*/sim_gpio{}/value"
 
 
@@ -38,8 +44,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=5, help="of the moments")
     parser.add_argument("--report", type=Path, default=Path("build/image/report.json"))
     arguments = parser.parse_args()
+    chosen = arguments.only or list(_PARTS)
+    if lacks(*_TOOLS, *(tool for name in chosen for tool in _MORE_TOOLS.get(name, ()))):
+        return 1
     report = Report()
-    for name in arguments.only or _PARTS:
+    for name in chosen:
         sys.stdout.write(f"-- {name}\n")
         try:
             _PARTS[name](arguments, report)
