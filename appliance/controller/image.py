@@ -137,7 +137,7 @@ def write(target: Path, image: Image, progress: Progress = _quiet) -> None:
     """
     written, count = hashlib.sha256(), 0
     try:
-        with target.open("r+b") as file, _raw(image) as blocks:
+        with open(target, "r+b", opener=_alone) as file, _raw(image) as blocks:
             for block in blocks:
                 file.write(block)
                 written.update(block)
@@ -151,6 +151,11 @@ def write(target: Path, image: Image, progress: Progress = _quiet) -> None:
             raise ImageError(f"{target}: comes back as something else: the card is bad")
     except OSError as e:
         raise ImageError(f"{target}: cannot be written: {e.strerror}") from e
+
+
+def _alone(path: str, flags: int) -> int:
+    """A device that something else has, such as a mount in another namespace, is refused."""
+    return os.open(path, flags | os.O_EXCL)
 
 
 def _digest(path: Path, count: int, progress: Progress) -> bytes:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
-import struct
 import subprocess
 from pathlib import Path
 
@@ -22,35 +20,15 @@ from appliance.controller.image import (
     write,
 )
 from appliance.errors import ImageError
+from tests.image.raw_image import MTOOLS, START, hashed, raw_image
 
-MTOOLS = shutil.which("mcopy") and shutil.which("mformat")
 ZSTD = shutil.which("zstd")
-START = 2048 * 512
-
-
-def hashed(path: Path) -> Path:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
-    return path
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """A raw image with a partition table and, where there is mtools, a FAT."""
-    path = tmp_path / "picket.img"
-    table = bytearray(512)
-    table[446:462] = struct.pack("<BBBBBBBBII", 0x80, 0, 0, 0, 0x0C, 0, 0, 0, 2048, 16384)
-    table[510:] = b"\x55\xaa"
-    with path.open("wb") as file:
-        file.write(table)
-        file.truncate(START + 16384 * 512)
-    if MTOOLS:
-        subprocess.run(
-            [str(shutil.which("mformat")), "-i", f"{path}@@{START}", "-T", "16384", "::"],
-            check=True,
-            env=os.environ | {"MTOOLS_SKIP_CHECK": "1"},
-        )
-    return hashed(path)
+    return raw_image(tmp_path / "picket.img")
 
 
 def test_an_image_is_held_against_its_hash(raw: Path) -> None:

@@ -24,6 +24,8 @@ from appliance.errors import CardError, ControllerError, ImageError, ProvisionEr
 from appliance.link.file import replace
 
 _LABELS = "labels.pdf"
+_BUILT = "dist/picket-*-arm64.img.zst"
+"""As `make image` leaves it."""
 
 
 def add(commands: Commands) -> None:
@@ -36,7 +38,10 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     sub.add_argument("rows", nargs="?", type=Path, metavar="fleet.csv", help="one node a row")
     sub.add_argument(
-        "--image", type=Path, metavar="IMG", help=".img or .img.zst, its .sha256 beside it"
+        "--image",
+        type=Path,
+        metavar="IMG",
+        help=f".img or .img.zst, its .sha256 beside it (with --device: default {_BUILT})",
     )
     sub.add_argument(
         "--out", type=Path, default=Path("cards"), metavar="FOLDER/", help="default cards/"
@@ -154,15 +159,13 @@ def _say(
 
 def _one(arguments: argparse.Namespace) -> int:
     """Write one card: everything that can be refused is, before it is asked about."""
-    if arguments.image is None:
-        raise argparse.ArgumentTypeError("--device needs --image")
     device = image.look(arguments.device, 0)
     image.require("mcopy")
-    checked = _verified(arguments.image)
+    checked = _verified(arguments.image or _built())
     device = image.look(arguments.device, checked.size)
     with workplace(arguments.fleet) as (fleet, store):
         row = _row(arguments, cards.common(fleet))
-        if not arguments.yes and not _agreed(device):
+        if not arguments.yes and not _agreed(device, checked):
             raise ControllerError(f"{device.path}: was left as it is")
         with _bar("card", 2 * checked.size) as progress:
             task = progress.task_ids[0]
@@ -187,11 +190,20 @@ def _row(arguments: argparse.Namespace, common: rows.Tables) -> rows.Row:
     return found[0]
 
 
-def _agreed(device: image.Device) -> bool:
+def _built() -> Path:
+    """The image that was made here, if there is just one."""
+    found = sorted(Path().glob(_BUILT))
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f"--device needs --image: {len(found)} are {_BUILT}")
+    return found[0]
+
+
+def _agreed(device: image.Device, checked: image.Image) -> bool:
     """Whether a person types the device's name again."""
     what = f" ({device.what})" if device.what else ""
     sys.stderr.write(
-        f"everything on {device.path}{what}, {device.size / 1e9:.1f} GB, will be overwritten\n"
+        f"everything on {device.path}{what}, {device.size / 1e9:.1f} GB, will be overwritten"
+        f" with {checked.path.name}\n"
         f"type {device.path} to go on: "
     )
     sys.stderr.flush()
