@@ -78,14 +78,13 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     require(*(csi.TOOLS if cameras.csi else ()))
     tree = debian(work, cameras, new_lock=new_lock)
     kernel = (tree / "kernel").read_text(encoding="ascii").strip()
-    language = [tree / "root/var/lib/dpkg/status", HERE / "wheels.py"]
-    python = _kept(work, "python", language, lambda new: wheels.standard(new, tree))
-    locks = [REPOSITORY / "requirements.lock", HERE / "wheels.py"]
-    site = _kept(work, "site", locks, lambda new: wheels.install(new, tree))
-    code = [HERE / "wheels.py", *_sources()]
-    ours = _kept(work, "ours", code, lambda new: wheels.ours(new, tree))
+    # Byte code is made by the tree's own Python.
+    by = [HERE / "wheels.py", tree / "root/var/lib/dpkg/status"]
+    python = _kept(work, "python", by, lambda new: wheels.standard(new, tree))
+    site = _kept(work, "site", [*by, *wheels.LOCKS], lambda new: wheels.install(new, tree))
+    ours = _kept(work, "ours", [*by, *wheels.sources()], lambda new: wheels.ours(new, tree))
     # An archive with a libcamera of its own has the picamera2 that goes with it, too.
-    sites = (site, ours) if cameras.sources else (site, _camera(work, tree), ours)
+    sites = (site, ours) if cameras.sources else (site, _camera(work, tree, by), ours)
     drivers = _drivers(work, tree) if cameras.csi else None
     making = work / "making"
     making.mkdir(parents=True)
@@ -159,15 +158,6 @@ def _epoch() -> int:
     return int(run(["git", "-C", REPOSITORY, "log", "-1", "--format=%ct"]).strip() or 0)
 
 
-def _sources() -> list[Path]:
-    """What of this repository goes into the wheels' folder."""
-    models = REPOSITORY / "models_tflite"
-    return sorted([
-        *(REPOSITORY / "appliance").rglob("*.py"), REPOSITORY / "pyproject.toml",
-        *models.glob("*.tflite"), models / "manifest.toml",
-    ])  # fmt: skip
-
-
 def debian(work: Path, cameras: Layer, *, new_lock: bool) -> Path:
     """The Debian tree, of the packages that are written down.
 
@@ -216,7 +206,7 @@ def _asked_for(packages: Path, locked: Path) -> None:
 def _digest(inputs: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in inputs:
-        digest.update(path.read_bytes())
+        digest.update(hashlib.sha256(path.name.encode() + b"\0" + path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
@@ -243,9 +233,9 @@ def _cameras() -> Layer:
     )
 
 
-def _camera(work: Path, tree: Path) -> Path:
+def _camera(work: Path, tree: Path, by: list[Path]) -> Path:
     """picamera2."""
-    inputs = [HERE / "wheels.py", wheels.CAMERA, *sorted(wheels.UNUSED.rglob("*.py"))]
+    inputs = [*by, wheels.CAMERA, *sorted(wheels.UNUSED.rglob("*.py"))]
     return _kept(work, "camera", inputs, lambda new: wheels.camera(new, tree))
 
 

@@ -28,6 +28,12 @@ _UNUSED = (
 )
 _PIP = (sys.executable, "-mpip", "--quiet", "--disable-pip-version-check", "--no-deps")
 CAMERA = REPOSITORY / "tests/image/guest/camera.lock"
+_GPIO = REPOSITORY / "tests/image/guest/gpio.lock"
+LOCKS = (
+    REPOSITORY / "requirements.lock", REPOSITORY / "pyproject.toml", _GPIO,
+    REPOSITORY / "tests/image/sandbox/build_site.py",
+)  # fmt: skip
+"""Which wheels `install` takes."""
 UNUSED = Path(__file__).resolve().parent / "unused"
 """What picamera2 imports and does not need."""
 INSIDE = "picket-site"
@@ -144,12 +150,25 @@ def _compile(site: Path, root: Path, *, at: str = "/opt/picket/site") -> None:
         inside.rename(site)
 
 
+def sources() -> list[Path]:
+    """Every file of this repository that `ours` may take."""
+    found = {REPOSITORY / "pyproject.toml", *(REPOSITORY / "appliance").rglob("*")}
+    for path in _chosen():
+        found |= {path, *path.rglob("*")}
+    return sorted(p for p in found if p.is_file() and p.suffix != ".pyc")
+
+
+def _chosen() -> list[Path]:
+    """Models: files and folders."""
+    models = REPOSITORY / "models_tflite"
+    return sorted(path for pattern in _MODELS for path in models.glob(pattern))
+
+
 def _models(folder: Path) -> None:
     folder.mkdir()
-    for pattern in _MODELS:
-        for path in sorted((REPOSITORY / "models_tflite").glob(pattern)):
-            copy = shutil.copytree if path.is_dir() else shutil.copy2
-            copy(path, folder / path.name)
+    for path in _chosen():
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        copy(path, folder / path.name)
 
 
 def _gpio(folder: Path, site: Path, headers: Path) -> None:
@@ -157,7 +176,7 @@ def _gpio(folder: Path, site: Path, headers: Path) -> None:
     run([
         sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
         "--no-deps", "--no-build-isolation", "--require-hashes", f"--dest={folder / 'gpio'}",
-        f"--requirement={REPOSITORY / 'tests/image/guest/gpio.lock'}",
+        f"--requirement={_GPIO}",
     ])  # fmt: skip
     (source,) = (folder / "gpio").glob("lgpio-*.tar.gz")
     (wheel,) = (folder / "gpio").glob("rpi_lgpio-*.whl")

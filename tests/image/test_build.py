@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -171,12 +172,31 @@ def test_a_tree_is_kept_by_what_went_into_it(
     first = kept()
     assert (kept(), len(made)) == (first, 1)
     source.write_text("systemd\nudev\n")
-    assert kept() != first
-    assert len(made) == 2
+    second = kept()
+    assert (second != first, len(made)) == (True, 2)
+    source = source.rename(tmp_path / "other.txt")
+    assert (kept() != second, len(made)) == (True, 3)
     for n in range(3):
         source.write_text(f"{n}\n")
         kept()
     assert len(list((tmp_path / "work").glob("tree-*"))) == 2
+
+
+def test_every_file_that_the_wheel_and_the_models_are_made_of_decides_what_is_kept(
+    modules: dict[str, ModuleType],
+) -> None:
+    wheels = modules["wheels"]
+    found = {str(path.relative_to(wheels.REPOSITORY)) for path in wheels.sources()}
+    assert {"appliance/controller/haproxy.cfg", "models_tflite/manifest.toml"} <= found
+    assert any(name.startswith("models_tflite/golden/") for name in found)
+    project = tomllib.loads((wheels.REPOSITORY / "pyproject.toml").read_text())
+    assert "readme" not in project["project"], "the wheel would change with every word of it"
+    told = subprocess.run(
+        [shutil.which("git") or "false", "-C", wheels.REPOSITORY, "ls-files", "appliance"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if told.returncode == 0:  # elsewhere it is no checkout
+        assert set(told.stdout.split()) <= found
 
 
 CPIO = shutil.which("cpio")
