@@ -1,6 +1,8 @@
 # Picket. `make` alone prints this help; README.md tells the story.
 SHELL := /bin/bash
 PYTHON ?= python3
+IMAGE ?= $(lastword $(sort $(wildcard dist/picket-*-arm64.img.zst)))
+CSI_IMAGE := $(lastword $(sort $(wildcard dist/picket-*-arm64-csi-*.img.zst)))
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
@@ -84,15 +86,14 @@ image-twice: $(READY) ## build the image a second time from nothing, and compare
 	@$(BIN)/python image-build/twice.py
 
 image-test: $(READY) ## boot dist/'s image in an emulator and put it to the test: ONLY=story CUTS=20 AGAIN=4
-	@test -f "$(firstword $(wildcard dist/picket-*-arm64.img.zst))" \
-	  || { echo "picket: error: there is no image: make image" >&2; exit 1; }
-	@$(BIN)/python -m tests.image.card.run $(firstword $(wildcard dist/picket-*-arm64.img.zst)) \
+	@test -f "$(IMAGE)" || { echo "picket: error: there is no image: make image" >&2; exit 1; }
+	@$(BIN)/python -m tests.image.card.run $(IMAGE) \
 	  $(foreach one,$(ONLY),--only $(one)) $(if $(CUTS),--cuts $(CUTS)) $(if $(AGAIN),--again $(AGAIN))
 
 csi-test: $(READY) ## load the CSI camera drivers of an image made with PICKET_CAMERAS=debian-csi
-	@test -f "$(firstword $(wildcard dist/picket-*-arm64.img.zst))" && test -d "$(firstword $(wildcard build/image/csi-*))" \
+	@test -f "$(CSI_IMAGE)" && test -d "$(firstword $(wildcard build/image/csi-*))" \
 	  || { echo "picket: error: there is no image with CSI drivers: PICKET_CAMERAS=debian-csi make image" >&2; exit 1; }
-	@$(BIN)/python -m tests.image.card.csi $(firstword $(wildcard dist/picket-*-arm64.img.zst)) $(shell ls -dt build/image/csi-*/ 2>/dev/null | head -n 1)
+	@$(BIN)/python -m tests.image.card.csi $(CSI_IMAGE) $(shell ls -dt build/image/csi-*/ 2>/dev/null | head -n 1)
 
 soak: $(READY) ## kill -9, cut cables, lost answers; every alert counted: KILLS=1000 RESTARTS=1000 (an hour)
 	@$(BIN)/python -m tests.soak.soak $(if $(KILLS),--kills $(KILLS)) $(if $(RESTARTS),--restarts $(RESTARTS))

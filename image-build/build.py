@@ -2,10 +2,11 @@
 
     python image-build/build.py [--out dist] [--work build/image] [--new-lock]
 
-Leaves dist/picket-VERSION-arm64.img.zst with its .sha256, package list and SBOM. The Debian tree
-and the wheels are kept by the hash of what went into them; everything else is made anew, in half a
-minute. What is interrupted leaves nothing under a final name, and starts clean. Versions are those
-of packages.lock (Debian) and requirements.lock (wheels), or there is no image.
+Leaves dist/picket-VERSION-arm64.img.zst (with a camera layer: …-arm64-LAYER.img.zst) with its
+.sha256, package list and SBOM, and an update. The Debian tree and the wheels are kept by the hash
+of what went into them; everything else is made anew, in half a minute. What is interrupted leaves
+nothing under a final name, and starts clean. Versions are those of packages.lock (Debian) and
+requirements.lock (wheels), or there is no image.
 """
 
 from __future__ import annotations
@@ -60,13 +61,16 @@ def main() -> int:
     return 0
 
 
-def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
+def build(out: Path, work: Path, *, new_lock: bool = False) -> str:
     """Everything, in order.
 
     Args:
         out: gets what is final.
         work: keeps what may be used again.
         new_lock: take Debian's packages as they are now, and write them down.
+
+    Returns:
+        The files' name, without what follows the first dot.
 
     Raises:
         BuildError: one line that says why.
@@ -76,6 +80,8 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     version, epoch, cameras = _version(), _epoch(), _cameras()
     sensor = csi.chosen(os.environ.get("PICKET_SENSOR", "imx219"))
     require(*(csi.TOOLS if cameras.csi else ()))
+    kind = f"picket-arm64{cameras.suffix(sensor)}"
+    name = kind.replace("-", f"-{version}-", 1)
     tree = debian(work, cameras, new_lock=new_lock)
     kernel = (tree / "kernel").read_text(encoding="ascii").strip()
     # Byte code is made by the tree's own Python.
@@ -92,7 +98,8 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
     log.unlink(missing_ok=True)
     signed_by = bundle.keys(work)
     with step("root"):
-        stage.stage(tree / "root", python, sites, making / "root", kernel=kernel, version=version)
+        release = version, kind
+        stage.stage(tree / "root", python, sites, making / "root", kernel=kernel, release=release)
         shutil.copy2(signed_by[0], making / "root/etc/rauc/keyring.pem")
         if drivers:
             csi.install(drivers, making / "root", kernel)
@@ -106,16 +113,16 @@ def build(out: Path, work: Path, *, new_lock: bool = False) -> None:
         card = pack.card(
             making / "card", making / "boot", tree / "root", root=root, epoch=epoch, log=log
         )
-    with step("update"), whole(out / f"picket-{version}-arm64.raucb") as new:
+    with step("update"), whole(out / f"{name}.raucb") as new:
         fat = making / "card/out/boot.vfat"
         bundle.make(
             new, making / "card/input/root.img", fat, making / "update", version=version,
-            signed_by=signed_by,
+            signed_by=signed_by, compatible=kind,
         )  # fmt: skip
     with step("compression"):
-        name = f"picket-{version}-arm64"
         _publish(out, name, card=card, root=root, tree=tree / "root", sites=sites)
     remove(making)
+    return name
 
 
 def tidy(out: Path, work: Path) -> None:

@@ -21,7 +21,7 @@ from work import BuildError, run
 
 _DAYS = 3650
 _MANIFEST = """[update]
-compatible=picket-arm64
+compatible={compatible}
 version={version}
 
 [bundle]
@@ -95,7 +95,14 @@ def certify(certificate: Path, key: Path) -> None:
 
 
 def make(
-    out: Path, root: Path, boot: Path, work: Path, *, version: str, signed_by: tuple[Path, Path]
+    out: Path,
+    root: Path,
+    boot: Path,
+    work: Path,
+    *,
+    version: str,
+    signed_by: tuple[Path, Path],
+    compatible: str = "picket-arm64",
 ) -> None:
     """Write a bundle.
 
@@ -106,12 +113,14 @@ def make(
         work: a new folder.
         version: of the update.
         signed_by: certificate and key.
+        compatible: the kind of image that may take it.
     """
     work.mkdir()
     os.link(root, work / "rootfs.img")
     os.link(boot, work / "boot.vfat")
     (work / "hook").write_text(_HOOK, encoding="ascii")
     (work / "hook").chmod(0o755)
-    (work / "manifest.raucm").write_text(_MANIFEST.format(version=version), encoding="ascii")
+    manifest = _MANIFEST.format(compatible=compatible, version=version)
+    (work / "manifest.raucm").write_text(manifest, encoding="ascii")
     certificate, key = signed_by
     run(["rauc", f"--cert={certificate}", f"--key={key}", "bundle", work, out])

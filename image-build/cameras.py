@@ -37,6 +37,12 @@ class Layer:
     preferences: str
     csi: bool = False
 
+    def suffix(self, sensor: str) -> str:
+        """Of an image's name and kind: a node must not lose its camera by an update of another."""
+        if self.csi:
+            return f"-csi-{sensor}"
+        return f"-{self.name}" if self.sources else ""
+
 
 def layer(name: str, *, url: str = "", key: str = "", accelerators: bool = False) -> Layer:
     """Read a layer.

@@ -60,7 +60,13 @@ PYTHONPATH=/opt/picket/site exec /usr/bin/python3 -s -m appliance "$@"
 
 
 def stage(
-    tree: Path, python: Path, sites: tuple[Path, ...], root: Path, *, kernel: str, version: str
+    tree: Path,
+    python: Path,
+    sites: tuple[Path, ...],
+    root: Path,
+    *,
+    kernel: str,
+    release: tuple[str, str],
 ) -> None:
     """Make the root.
 
@@ -70,7 +76,7 @@ def stage(
         sites: folders of wheels.
         root: new.
         kernel: release.
-        version: of Picket.
+        release: version of Picket, and the kind of image, as updates know it.
     """
     run(["cp", "-a", "--reflink=auto", tree, root])
     run(["cp", "-a", "--reflink=auto", f"{python}/.", root])
@@ -80,7 +86,7 @@ def stage(
         remove(left)
     run(["cp", "-a", f"{HERE / 'overlay'}/.", root])
     remove(root / "usr/lib/picket/__pycache__")  # whoever ran one of its programs here
-    _ours(root, sites, version)
+    _ours(root, sites, release)
     _users(root)
     run(["systemctl", f"--root={root}", "--quiet", "enable", *_ENABLED])
     run(["systemctl", f"--root={root}", "--quiet", "mask", *_MASKED])
@@ -95,7 +101,7 @@ def stage(
     run(["depmod", "-b", root, kernel])
 
 
-def _ours(root: Path, sites: tuple[Path, ...], version: str) -> None:
+def _ours(root: Path, sites: tuple[Path, ...], release: tuple[str, str]) -> None:
     """Units, launcher, wheels, and the folders that a read-only root must already have."""
     units = REPOSITORY / "systemd"
     for unit in [*units.glob("*.service"), *units.glob("*.target")]:
@@ -118,7 +124,10 @@ def _ours(root: Path, sites: tuple[Path, ...], version: str) -> None:
     (root / "etc/hostname").write_text("picket\n", encoding="ascii")
     (root / "etc/machine-id").write_text("", encoding="ascii")
     (root / "etc/resolv.conf").symlink_to("/run/systemd/resolve/stub-resolv.conf")
-    (root / "etc/picket-release").write_text(f"{version}\n", encoding="ascii")
+    (root / "etc/picket-release").write_text("\n".join([*release, ""]), encoding="ascii")
+    rauc = root / "etc/rauc/system.conf"
+    told = rauc.read_text(encoding="ascii")
+    rauc.write_text(told.replace("compatible=", f"compatible={release[1]}", 1), encoding="ascii")
 
 
 def _users(root: Path) -> None:

@@ -25,11 +25,11 @@ def main() -> int:
     outs = build.REPOSITORY / "dist", fresh / "dist"
     try:
         remove(fresh)
-        build.build(outs[0], kept)
+        name = build.build(outs[0], kept)
         certificate, key = bundle.keys(kept)  # the image holds the certificate
         os.environ |= {"PICKET_UPDATE_CERT": str(certificate), "PICKET_UPDATE_KEY": str(key)}
         build.build(outs[1], fresh)
-        differ = [line for line in _compared(*outs) if line.startswith("NOT")]
+        differ = [line for line in _compared(name, *outs) if line.startswith("NOT")]
     except BuildError as e:
         return fail(e)
     except KeyboardInterrupt:
@@ -42,11 +42,11 @@ def main() -> int:
     return 0
 
 
-def _compared(first: Path, second: Path) -> list[str]:
+def _compared(name: str, first: Path, second: Path) -> list[str]:
     """A line for each file."""
     lines = []
     for suffix in (*_SUFFIXES, "raucb"):
-        (one,), (other,) = (sorted(out.glob(f"picket-*.{suffix}")) for out in (first, second))
+        one, other = (out / f"{name}.{suffix}" for out in (first, second))
         digests = [_digest(path) for path in (one, other)]
         same = digests[0] == digests[1]
         lines.append(f"{'same' if same else 'NOT '} {one.name} {' '.join(dict.fromkeys(digests))}")

@@ -23,7 +23,6 @@ from appliance.link.file import sync_folder
 from appliance.system import release
 from appliance.wire import BUNDLE_MAX_BYTES, PIECE_MAX_BYTES, Version
 
-COMPATIBLE = "picket-arm64"
 FOLDER = "updates"
 PART_BYTES = PIECE_MAX_BYTES
 _MAGIC = b"hsqs"
@@ -75,8 +74,8 @@ def look(bundle: Path, certificate: Path | None) -> Found:
         raise UpdateError(
             "rauc and unsquashfs are missing, one of which reads a bundle: apt-get install rauc"
         )
-    if compatible != COMPATIBLE:
-        raise UpdateError(f"{bundle}: is for '{compatible[:40]}', the fleet is {COMPATIBLE}")
+    if not release.is_kind(compatible):
+        raise UpdateError(f"{bundle}: is for '{compatible[:60]}', no kind of {release.COMPATIBLE}")
     if not version:
         raise UpdateError(f"{bundle}: its manifest has no version")
     return Found(release.parse(version), certificate is not None)

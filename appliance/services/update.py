@@ -1,7 +1,8 @@
 """`picket update BUNDLE`: a signed update into the other slot, tried once, kept if it is good.
 
 1. read     RAUC checks the bundle's signature against the image's keyring, and tells its version
-2. refuse   what is for another machine, or older than what runs: a hole once closed stays closed
+2. refuse   what is of another kind, such as with other cameras' drivers; or older than what runs: a
+            hole once closed stays closed
 3. install  RAUC writes the slot that does not run
 4. restart  into it, for one try; the image's picket-confirm.service keeps it or leaves it
 
@@ -25,7 +26,6 @@ from appliance.wire import Version
 
 log = logging.getLogger(__name__)
 
-COMPATIBLE = "picket-arm64"
 _INFO_S, _INSTALL_S, _RESTART_S = 120.0, 1800.0, 60.0
 
 
@@ -76,7 +76,7 @@ def read(bundle: Path, *, release: Path) -> Signed:
     Raises:
         UpdateError: as `update` does.
     """
-    signed, running = _info(bundle), releases.running(release)
+    signed, running = _info(bundle, releases.kind(release)), releases.running(release)
     if signed.version < running:
         raise UpdateError(
             f"{bundle}: version {signed.named} is older than {releases.shown(running)}, which runs"
@@ -103,15 +103,15 @@ def try_other_slot() -> None:
     _run(["systemctl", "--no-block", "reboot", "--reboot-argument=0 tryboot"], _RESTART_S)
 
 
-def _info(bundle: Path) -> Signed:
+def _info(bundle: Path, kind: str) -> Signed:
     said = _run(["rauc", "info", "--output-format=json", str(bundle)], _INFO_S)
     try:
         told = json.loads(said[said.index("{") :])
         compatible, version = str(told["compatible"]), str(told["version"])
     except (ValueError, KeyError, TypeError) as e:
         raise UpdateError(f"{bundle}: rauc does not tell what it is") from e
-    if compatible != COMPATIBLE:
-        raise UpdateError(f"{bundle}: is for '{compatible[:40]}', this is {COMPATIBLE}")
+    if compatible != kind:
+        raise UpdateError(f"{bundle}: is for '{compatible[:60]}', this is {kind}")
     return Signed(releases.parse(version), version)
 
 

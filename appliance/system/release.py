@@ -1,7 +1,8 @@
-"""Versions of the image: read, shown, and which one runs.
+"""Versions of the image: read, shown, which one runs, and of which kind it is.
 
-Enters: text such as "1.2.3", and the image's /etc/picket-release. Leaves: a wire.Version, which is
-compared as it is. Nothing here judges one.
+Enters: text such as "1.2.3", and the image's /etc/picket-release: the version, and on a second line
+the kind, which has the camera layer in it. Leaves: a wire.Version, which is compared as it is; a
+kind, which an update must be of, too. Nothing here judges one.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from appliance.errors import UpdateError
 from appliance.wire import Version
 
 RELEASE = Path("/etc/picket-release")
+COMPATIBLE = "picket-arm64"
+"""What RAUC calls the kind of an image; those with a camera layer have its name behind it."""
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
-_FILE_MAX_BYTES = 64
+_KIND = re.compile(rf"{COMPATIBLE}(-[a-z0-9-]{{1,40}})?")
+_FILE_MAX_BYTES = 128
 _SHOWN_AT_LEAST = 3
 
 
@@ -46,9 +50,27 @@ def running(release: Path = RELEASE) -> Version:
     Raises:
         UpdateError: this is no image of Picket's.
     """
+    return parse(_lines(release)[0])
+
+
+def kind(release: Path = RELEASE) -> str:
+    """The kind of the image that runs: COMPATIBLE, where it says nothing else.
+
+    Raises:
+        UpdateError: this is no image of Picket's.
+    """
+    return (*_lines(release), COMPATIBLE)[1]
+
+
+def is_kind(text: str) -> bool:
+    """Whether this is a kind of Picket's images."""
+    return _KIND.fullmatch(text) is not None
+
+
+def _lines(release: Path) -> list[str]:
     try:
         with release.open("rb") as file:
-            text = file.read(_FILE_MAX_BYTES).decode("ascii").strip()
+            text = file.read(_FILE_MAX_BYTES).decode("ascii")
     except (OSError, UnicodeDecodeError) as e:
         raise UpdateError(f"{release}: cannot be read: this is no image of Picket's") from e
-    return parse(text)
+    return text.strip().split("\n")

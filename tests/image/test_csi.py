@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from appliance.system import release
 from tests.image.scripts import HERE, imported
 
 NAMES = ("work", "csi", "cameras")
@@ -25,6 +26,18 @@ def test_the_layer_is_debians_kernel_with_modules(modules: dict[str, ModuleType]
     layer = modules["cameras"].layer("debian-csi")
     assert (layer.csi, layer.kernel, layer.packages, layer.sources) == (True, "", (), "")
     assert not modules["cameras"].layer("debian").csi
+
+
+def test_a_camera_layer_is_in_the_name_and_the_kind_of_an_image(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    layer = modules["cameras"].layer
+    (tmp_path / "key").touch()
+    archive = layer("raspberry-pi", url="https://archive.example/", key=str(tmp_path / "key"))
+    found = [one.suffix("imx219") for one in (layer("debian"), layer("debian-csi"), archive)]
+    assert found == ["", "-csi-imx219", "-raspberry-pi"]
+    for suffix in found:
+        assert release.is_kind(f"picket-arm64{suffix}")
 
 
 def test_every_program_has_a_package(modules: dict[str, ModuleType]) -> None:

@@ -60,6 +60,7 @@ def test_a_newer_one_or_the_same_again_is_installed_and_tried(box: Path, version
         ("0.2.0", "picket-arm64", "version 0.2.0 is older than 0.2.1"),
         ("0.2", "picket-arm64", "older than"),
         ("9", "toaster", "is for 'toaster'"),
+        ("9", "picket-arm64-csi-imx219", "csi-imx219', this is picket-arm64$"),
         ("1.0-evil", "picket-arm64", "is no version"),
         ("", "picket-arm64", "is no version"),
     ],
@@ -71,6 +72,15 @@ def test_what_is_older_or_for_another_machine_is_refused_before_it_is_installed(
         update(bundle(box, version, compatible), say=print, release=box / "release")
     assert ran(box) == ["info"]
     assert not ran(box, "systemctl")
+
+
+def test_a_node_takes_updates_of_its_own_kind_alone(box: Path) -> None:
+    (box / "release").write_text("0.2.1\npicket-arm64-csi-imx219\n")
+    with pytest.raises(UpdateError, match="is for 'picket-arm64', this is picket-arm64-csi-imx219"):
+        update(bundle(box, "0.3"), say=print, release=box / "release")
+    said: list[str] = []
+    update(bundle(box, "0.3", "picket-arm64-csi-imx219"), say=said.append, release=box / "release")
+    assert ran(box) == ["info", "info", "install"]
 
 
 def test_an_installation_that_fails_does_not_restart(box: Path) -> None:

@@ -246,7 +246,7 @@ def test_bad_input_is_one_line_and_changes_nothing(fleet: Fleet, tmp_path: Path)
         ((silent,), "rauc does not tell what it is"),
         ((nameless,), "its manifest has no version"),
         ((bundle(tmp_path, "0.2.0-rc1"),), "'0.2.0-rc1' is no version"),
-        ((bundle(tmp_path, "9.0", "toaster"),), "is for 'toaster', the fleet is picket-arm64"),
+        ((bundle(tmp_path, "9.0", "toaster"),), "is for 'toaster', no kind of picket-arm64"),
         ((good, "--stages", "10,5,100"), "rising percentages up to 100"),
         ((good, "--stages", "10,101"), "rising percentages up to 100"),
         ((good, "--stages", "0,50"), "rising percentages up to 100"),

@@ -24,7 +24,7 @@ from appliance.errors import CardError, ControllerError, ImageError, ProvisionEr
 from appliance.link.file import replace
 
 _LABELS = "labels.pdf"
-_BUILT = "dist/picket-*-arm64.img.zst"
+_BUILT = "dist/picket-*-arm64*.img.zst"
 """As `make image` leaves it."""
 
 

@@ -56,7 +56,9 @@ def renamed(given: Parts, version: str, folder: Path) -> Parts:
     """The same root, which says of itself that it is another version."""
     tree, root = folder / "tree", folder / f"root-{version}.img"
     _run("unsquashfs", "-quiet", "-no-progress", "-d", tree, given.root)
-    (tree / "etc/picket-release").write_text(f"{version}\n", encoding="ascii")
+    release = tree / "etc/picket-release"
+    kind = release.read_text(encoding="ascii").splitlines()[1]
+    release.write_text(f"{version}\n{kind}\n", encoding="ascii")
     _run("mksquashfs", tree, root, "-comp", "zstd", "-Xcompression-level", "3", "-b", "256K",
          "-noappend", "-quiet", "-no-progress")  # fmt: skip
     shutil.rmtree(tree)

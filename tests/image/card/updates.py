@@ -132,7 +132,7 @@ class Card:
         with Machine(self._image, self._image.parent, tryboot=True) as machine:
             machine.shell()
             tried = machine.partition
-            release = machine.does("cat /etc/picket-release")
+            release = machine.does("head -n 1 /etc/picket-release")
             deadline_s = time.monotonic() + 900
             while boot_partition(self._image) != partition:
                 if time.monotonic() > deadline_s:
@@ -159,7 +159,7 @@ class Card:
         machine.shell()
         machine.services_up(600)
         self._host.told("health", 300, after=before)
-        release = machine.does("cat /etc/picket-release")
+        release = machine.does("head -n 1 /etc/picket-release")
         so = (machine.partition, release) == (partition, version)
         seen = f"partition {machine.partition}, {release}, {NODE} tells its health"
         self._report.point(name, so=so, seen=seen)
