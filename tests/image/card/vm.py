@@ -22,7 +22,8 @@ from typing import Self
 
 from tests.image.card.parts import Part, parts
 
-PROMPT = r"[#$] $"
+PROMPT = r"root@\S+# "
+"""Wherever it stands: other lines may come to the console behind it."""
 _MASKED = (
     "modprobe@drm.service", "modprobe@efi_pstore.service", "systemd-logind.service",
     "systemd-journal-catalog-update.service",

@@ -42,6 +42,7 @@ UNITS = {
     "picket-indicator.service.d/probe.conf": DROP_IN.format(name="indicator"),
     "picket-join.service.d/probe.conf": JOIN.replace("{touch", "{ touch"),
     "control.service": "[Unit]\nRequires=picket-watch.service\nAfter=picket-watch.service\n"
+    "ConditionPathExists=/var/lib/picket-keys/watch.key\n"
     + DROP_IN.format(name="control").replace("ExecStart=\n", "User=picket-watch\nGroup=picket\n"),
     "link-ipc.socket": "[Socket]\nListenStream=/run/picket/link.ipc\nSocketUser=picket-link\n"
     "SocketGroup=picket\nSocketMode=0660\nDirectoryMode=0755\n",
