@@ -32,9 +32,10 @@ from cryptography.x509.oid import NameOID
 
 from appliance.errors import IdentityError
 from appliance.link.file import replace, sync_folder
+from appliance.link.membership import CERTIFICATE, joined
 from appliance.link.tls import ClientTls
 
-KEY, CERTIFICATE, AUTHORITY = "tls.key", "tls.crt", "ca.crt"
+KEY, AUTHORITY = "tls.key", "ca.crt"
 _NEXT = "tls.next"
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _PRIVATE, _PUBLIC = 0o600, 0o640
@@ -88,11 +89,6 @@ def x509_certificate(pem: bytes) -> x509.Certificate:
         return x509.load_pem_x509_certificate(pem)
     except ValueError as e:
         raise IdentityError(f"not a certificate: {e}") from e
-
-
-def joined(state: Path) -> bool:
-    """Whether this node has a certificate; it is the last file that joining writes."""
-    return (state / CERTIFICATE).exists()
 
 
 def load(state: Path, server_name: str) -> ClientTls:

@@ -28,7 +28,7 @@ from appliance.config import Config
 from appliance.errors import IdentityError, PicketError
 from appliance.indicator.drivers import open_lamps
 from appliance.indicator.gpio import Pin
-from appliance.link import credentials, outcome
+from appliance.link import credentials, membership, outcome
 from appliance.services import faults
 from appliance.services.cameras import open_camera
 from appliance.services.filming import camera_lamp
@@ -265,7 +265,7 @@ def _lamps(config: Config) -> Finding:
 
 def _certificates(config: Config) -> Finding:
     state = Path(config.link.state)
-    if not credentials.joined(state):
+    if not membership.joined(state):
         raise IdentityError(f"{state}: no certificate: this node has not joined")
     utc_ns = SystemClock().utc_ns()
     now = None if utc_ns is None else datetime.fromtimestamp(utc_ns / 1e9, UTC)

@@ -30,7 +30,7 @@ import tomli_w
 
 from appliance import config
 from appliance.errors import CardError, ConfigError, PicketError, ProvisionError
-from appliance.link import credentials
+from appliance.link import membership
 from appliance.link.file import erase, replace
 from appliance.system import card, data, netfiles
 
@@ -118,7 +118,7 @@ def report(places: Places, why: str) -> bool:
     Returns:
         Whether the node has joined.
     """
-    joined = credentials.joined(places.state)
+    joined = membership.joined(places.state)
     if joined:
         _tell(places, "joined", "has its certificate; the token was erased", "")
     else:
@@ -135,7 +135,7 @@ def join_now(places: Places) -> None:
     """
     from appliance.services.join import join
 
-    if credentials.joined(places.state) and not places.ticket.exists():
+    if membership.joined(places.state) and not places.ticket.exists():
         return
     try:
         join(config.load(places.node_toml), places.ticket)
@@ -187,7 +187,7 @@ def _first_boot(places: Places) -> bool:
     for name in netfiles.OPTIONAL:
         if name not in made:
             _remove(places.system / name)
-    if not credentials.joined(places.state):
+    if not membership.joined(places.state):
         ticket = {"token": provision.join.token, "ca": provision.join.ca}
         replace(places.ticket, tomli_w.dumps(ticket, multiline_strings=True).encode())
         _give(places.ticket, LINK_USER, GROUP)
@@ -209,7 +209,7 @@ def _content(path: Path) -> bytes:
 
 def _same_node(places: Places, provision: card.Provision) -> None:
     """A node that has joined keeps its name: its keys and its certificate are for that."""
-    if not credentials.joined(places.state) or not places.node_toml.exists():
+    if not membership.joined(places.state) or not places.node_toml.exists():
         return
     here = config.load(places.node_toml).node
     asked = provision.node

@@ -28,7 +28,7 @@ from msgspec import Meta, Struct
 
 from appliance.config import Config
 from appliance.errors import CardError, IdentityError
-from appliance.link import credentials
+from appliance.link import credentials, membership
 from appliance.link.file import erase, replace
 from appliance.link.nng import NngLink
 from appliance.link.question import ask
@@ -67,7 +67,7 @@ def join(config: Config, join_file: Path, *, timeout_s: float = _ANSWER_S) -> bo
         CardError: something cannot be written.
     """
     state = Path(config.link.state)
-    if credentials.joined(state) and not _is_new(join_file, state):
+    if membership.joined(state) and not _is_new(join_file, state):
         log.info("%s has joined already", config.node.id)
         erase(join_file, "a used token")
         return False

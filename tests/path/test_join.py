@@ -17,7 +17,7 @@ from appliance.config import Config
 from appliance.controller.fleet import Fleet, Settings
 from appliance.controller.identity import new_authority, pem
 from appliance.errors import CardError, DeniedError, IdentityError, LinkError
-from appliance.link import credentials
+from appliance.link import credentials, membership
 from appliance.link.nng import NngLink
 from appliance.link.rawrep import RawRep
 from appliance.link.tls import ClientTls
@@ -218,7 +218,7 @@ def test_a_no_leaves_the_token_where_it_is(node: Config, tmp_path: Path, fleet: 
     with pytest.raises(DeniedError, match="no such token"):
         join(node, tmp_path / "join.toml", timeout_s=LONG_S)
     assert (tmp_path / "join.toml").exists()
-    assert not credentials.joined(tmp_path / "link")
+    assert not membership.joined(tmp_path / "link")
 
 
 def test_a_controller_of_another_authority_never_sees_the_token(
@@ -250,7 +250,7 @@ def test_a_certificate_for_somebody_else_is_not_kept(
     door.certify_for = name
     with pytest.raises(IdentityError, match=r"for another key|not for cam-1"):
         join(node, tmp_path / "join.toml", timeout_s=LONG_S)
-    assert not credentials.joined(tmp_path / "link")
+    assert not membership.joined(tmp_path / "link")
     assert (tmp_path / "join.toml").exists()
 
 
