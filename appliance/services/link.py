@@ -68,6 +68,9 @@ handshake that froze is never given up by itself."""
 _TAKE_S = 0.2
 _CARE_S = 1.0
 _LAST_WORDS_S = 2.0
+_ANSWERED = "a controller has answered", "no controller has answered yet"
+"""For systemd. An update that came from a controller is kept once one has answered to it, too:
+image-build/overlay/usr/lib/picket/confirm reads this line."""
 
 _Waiting = queue.Queue[tuple[bytes, Request]]
 
@@ -132,7 +135,7 @@ class LinkService:
             pieces=PieceCache(state / "pieces"),
             floors=Floors(state / "floors.json"),
             name_of=_name_of,
-            answered=self._uplink.hurry,
+            answered=self._heard,
             heard=self._renewal.heard,
             rss_mib=lambda: rss_bytes() / 2**20,
             timeout_s=settings.answer_timeout_s,
@@ -140,6 +143,7 @@ class LinkService:
         self._upgrader = self._make_upgrader(config, clock)
         if self._upgrader is not None:
             stack.callback(self._upgrader.close)
+        self._answered = False
         self._polls: _Waiting = queue.Queue(_WAITING)
         self._others: _Waiting = queue.Queue(_WAITING)
 
@@ -165,7 +169,8 @@ class LinkService:
         if self._upgrader is not None:
             waiting.append(Worker("update", self._upgrader.step, self._stop))
         when_stopped(self._stop, lambda: self._upstream.wind_down(_LAST_WORDS_S))
-        Crew([*alive, *waiting, Heart(alive, self._stop).worker()], self._stop).run()
+        heart = Heart(alive, self._stop, status=lambda: _ANSWERED[not self._answered])
+        Crew([*alive, *waiting, heart.worker()], self._stop).run()
         if not self._outbox.durable:
             self._uplink.flush(_LAST_WORDS_S)
 
@@ -218,6 +223,10 @@ class LinkService:
 
     def _answer(self, reply_to: bytes, answer: Answer) -> None:
         self._socket.send(reply_to, encode(answer))
+
+    def _heard(self) -> None:
+        self._answered = True
+        self._uplink.hurry()
 
     def _care(self) -> None:
         """What comes round once a second, and is hardly ever due."""

@@ -23,6 +23,7 @@ from appliance.link import outcome
 from appliance.link.outcome import Tried
 from appliance.link.part import FOLDER, READY
 from appliance.services import handover, trial
+from appliance.services.link import _ANSWERED
 from appliance.wire import BUNDLE_MAX_BYTES, Outcome
 
 OVERLAY = Path(__file__).resolve().parents[2] / "image-build/overlay"
@@ -335,7 +336,9 @@ def test_killed_at_any_moment_it_is_tried_again_or_told_and_never_half(box: Box)
 SERVICES = ("picket-watch", "picket-link", "picket-indicator")
 
 
-def confirm(box: Box, *, slot: str, up: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+def confirm(
+    box: Box, *, slot: str, up: tuple[str, ...], said: str = ""
+) -> subprocess.CompletedProcess[str]:
     boot = box.folder / "boot"
     boot.mkdir(exist_ok=True)
     (boot / "autoboot.txt").write_text(
@@ -344,7 +347,11 @@ def confirm(box: Box, *, slot: str, up: tuple[str, ...]) -> subprocess.Completed
     box.places.own.mkdir(exist_ok=True)
     programs = {
         # As systemd's: of several units, one that is active is enough.
-        "systemctl": f"""case "$*" in *is-active*) ;; *) exit 0 ;; esac
+        "systemctl": f"""case "$*" in
+  *StatusText*picket-link*) echo "{said}"; exit 0 ;;
+  *is-active*) ;;
+  *) exit 0 ;;
+esac
 for word; do case " {" ".join(up)} " in *" $word "*) exit 0 ;; esac; done
 exit 3""",
         "picket": "exit 1",  # even one that cannot write it down
@@ -371,7 +378,8 @@ exit 3""",
 
 def order(box: Box) -> list[str]:
     lines = (box.folder / "order").read_text().splitlines()
-    return [line for line in lines if "is-active" not in line and "sleep" not in line]
+    asked = ("is-active", "StatusText", "sleep")
+    return [line for line in lines if not any(word in line for word in asked)]
 
 
 def test_a_slot_that_is_no_trial_is_settled_and_then_the_next_update_may_come(box: Box) -> None:
@@ -401,6 +409,26 @@ def test_a_slot_whose_services_do_not_come_up_is_left_and_says_why(box: Box) -> 
         why = (box.places.own / trial.WHY).read_text()
         assert f"last not up: {' '.join(s for s in SERVICES if s not in up)}\n" in why
         assert len(why) < 200
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_a_roll_out_brought_must_reach_a_controller_again(box: Box, *, answered: bool) -> None:
+    box.places.own.mkdir()
+    outcome.write(box.places.own, Tried(sha256="0" * 64, outcome=Outcome.TRYING))
+    assert confirm(box, slot="b", up=SERVICES, said=_ANSWERED[not answered]).returncode == 0
+    if answered:
+        assert "rauc status mark-good booted" in order(box)
+    else:
+        assert order(box)[-2:] == ["rauc status mark-bad booted", "systemctl reboot"]
+        why = (box.places.own / trial.WHY).read_text()
+        assert why == "no controller answered it within ten minutes\n"
+
+
+def test_what_was_installed_by_hand_may_be_where_there_is_no_network(box: Box) -> None:
+    box.places.own.mkdir()
+    outcome.write(box.places.own, Tried(sha256="0" * 64, outcome=Outcome.INSTALLED))
+    assert confirm(box, slot="b", up=SERVICES, said=_ANSWERED[1]).returncode == 0
+    assert "rauc status mark-good booted" in order(box)
 
 
 def test_the_units_are_good_and_only_a_confirmed_slot_waits_for_updates() -> None:

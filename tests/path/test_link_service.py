@@ -28,7 +28,7 @@ from appliance.link import credentials
 from appliance.link.nng import NngLink
 from appliance.link.question import ask
 from appliance.link.rawrep import RawRep
-from appliance.services.link import LinkService
+from appliance.services.link import _ANSWERED, LinkService
 from appliance.system.memory import rss_bytes
 from appliance.wire import (
     GRANT_KEY_BYTES,
@@ -210,6 +210,26 @@ def test_alerts_are_kept_without_a_controller_and_delivered_when_there_is_one(
         eventually(lambda: service._outbox.depth == 0, "an empty outbox")
     back.kill()
     assert back.stored == {(row.boot, row.sequence): row.sealed for row in rows(1, 2, 3)}
+
+
+def test_systemd_is_told_once_a_controller_has_answered(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an update that came from a controller is kept by."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(LONG_S)
+
+        def next_status() -> str:
+            while not (said := systemd.recv(1000).decode()).startswith("STATUS="):
+                pass
+            return said
+
+        with node.service(), node.watch() as link:
+            assert next_status() == f"STATUS={_ANSWERED[1]}"
+            ask(link, HELLO, Welcome, LONG_S)
+            assert next_status() == f"STATUS={_ANSWERED[0]}"
 
 
 def test_a_push_reaches_a_parked_poll_and_each_piece_crosses_the_network_once(

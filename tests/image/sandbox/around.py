@@ -120,6 +120,7 @@ def observe(end: OtherEnd) -> dict[str, object]:
         name: findings[name]
         for name in ("sandbox", "lamps", "lease", "disk", "link", "certificates")
     }
+    told["link says"] = shown("link", "StatusText")
     told["restarts before"] = int(shown("watch", "NRestarts"))
     os.kill(int(shown("watch", "MainPID")), signal.SIGSTOP)
     told["watchdog after s"] = wait(
