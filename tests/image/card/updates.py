@@ -1,8 +1,9 @@
 """Updates on the booted image: by hand and by a roll-out, good ones and such as must not be kept.
 
-Six starts of one card: what is refused; 0.2.0 by `picket update`, tried, kept, and started from;
-0.3.0 by `picketctl update start`, fetched by the node itself; 0.4.0, signed, whose services do not
-come up: the old slot is back by itself, and the controller knows.
+Eight starts of one card: what is refused; 0.2.0 by `picket update`, tried, kept, and started from;
+0.3.0 by `picketctl update start`, fetched by the node itself; 0.4.0 by hand, signed, whose services
+do not come up; 0.5.0 by a roll-out, whose services do, and which reaches no controller any more.
+After either the old slot is back by itself; of the second the controller knows.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from tests.image.card.vm import Machine, TooLateError, boot_partition, working_c
 
 _A, _B = 2, 3
 """Boot partitions of the two slots."""
-_HURRY = "systemd.setenv=PICKET_SECOND=0"
-"""Whether services that cannot come up do is looked at sixty times without waiting ten minutes."""
+_HURRY = "systemd.setenv=PICKET_LOOKS=12"
+"""A slot on trial is looked at for two minutes instead of ten; a good one needs one of them."""
 _PICKET = "/opt/picket/bin/picket"
 
 
@@ -52,19 +53,28 @@ def update(arguments: argparse.Namespace, report: Report) -> None:
             rolled = bundles.renamed(parts, "0.3.0", folder)
             card.rolls_out(machine, bundles.signed(rolled, "0.3.0", folder / "rolled.raucb"))
         card.kept("0.3.0", _A)
-        with Machine(image, image.parent) as machine:
+        bad = _without(rolled, "picket-watch.service", "0.4.0", folder)
+        with Machine(image, image.parent, disks=(bad,)) as machine:
             card.runs(machine, "0.3.0", _A, "the next start is from what was rolled out")
             card.installed()
-            bad = bundles.started_by(
-                rolled, f"{rolled.command.strip()} systemd.mask=picket-watch.service\n", folder
-            )
-            card.rolls_out(machine, bundles.signed(bad, "0.4.0", folder / "bad.raucb"))
-        card.left()
+            card.installs(machine, bad)
+        card.left("its services do not come up")
         with Machine(image, image.parent) as machine:
-            card.runs(machine, "0.3.0", _A, "a bad update: the old slot is back by itself")
+            card.runs(machine, "0.3.0", _A, "after it: the old slot is back by itself")
             state = machine.does("/usr/lib/picket/rauc-boot get-state b")
-            report.point("and its slot is marked", so=state == "bad", seen=state)
-            card.rolled_back()
+            report.point("and the other slot is marked", so=state == "bad", seen=state)
+            card.rolls_out(machine, _without(rolled, "systemd-networkd.service", "0.5.0", folder))
+        card.left("it reaches no controller")
+        with Machine(image, image.parent) as machine:
+            card.runs(machine, "0.3.0", _A, "after that: the old slot is back by itself")
+            card.rolled_back("no controller answered it")
+
+
+def _without(given: bundles.Parts, unit: str, version: str, folder: Path) -> Path:
+    """An update in which a unit is missing."""
+    line = f"{given.command.strip()} systemd.mask={unit}\n"
+    parts = bundles.started_by(given, line, folder)
+    return bundles.signed(parts, version, folder / f"{version}.raucb")
 
 
 def _to_be_refused(folder: Path) -> dict[str, Path]:
@@ -114,8 +124,8 @@ class Card:
         line = said.strip().splitlines()[-1]
         so = "is installed" in line and boot_partition(self._image) == _A
         seen = f"{line} ({took_s:.0f} s); {self._command(machine)}"
-        self._report.point("picket update installs, and starts the other slot once", so=so,
-                           seen=seen)  # fmt: skip
+        name = f"{path.stem}: picket update installs it, and starts the other slot once"
+        self._report.point(name, so=so, seen=seen)
 
     def rolls_out(self, machine: Machine, path: Path) -> None:
         """`picketctl update start`: the node fetches, installs and starts it by itself."""
@@ -144,13 +154,13 @@ class Card:
         seen = f"partition {tried}, {release}, kept after {after_s:.0f} s"
         self._report.point(f"{version} is tried, found good and kept", so=so, seen=seen)
 
-    def left(self) -> None:
+    def left(self, why: str) -> None:
         """A start on trial that ends by itself."""
         with Machine(self._image, self._image.parent, tryboot=True, extra=(_HURRY,)) as machine:
             machine.shell()
             self._restarts(machine, 1200)
             after_s = machine.seconds
-        self._report.point("services that do not come up: it starts again", so=True,
+        self._report.point(f"{why}: it starts again", so=True,
                            seen=f"after {after_s:.0f} s; {self._command(machine)}")  # fmt: skip
 
     def runs(self, machine: Machine, version: str, partition: int, name: str) -> None:
@@ -169,10 +179,10 @@ class Card:
         self._report.point("the controller says: installed", so=self._says("installed"),
                            seen=self._said)  # fmt: skip
 
-    def rolled_back(self) -> None:
+    def rolled_back(self, why: str) -> None:
         """What the controller says of the other."""
-        self._report.point("the controller says: rolled back", so=self._says("rolled-back"),
-                           seen=self._said)  # fmt: skip
+        so = self._says("rolled-back") and why in self._said
+        self._report.point("the controller says: rolled back", so=so, seen=self._said)
 
     def _says(self, wanted: str) -> bool:
         fleet = ("--fleet", str(self._host.fleet))
