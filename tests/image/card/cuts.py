@@ -85,6 +85,7 @@ def cuts(arguments: argparse.Namespace, report: Report) -> None:
                 doing = _does(machine, number, times)
                 found.append(_cut(machine, image, host, doing, chance))
                 _look(found[-1])
+                report.progress(f"cut {number + 1} of {times}, while {doing}")
                 if number not in chosen:
                     found[-1].image.unlink()
         _report(found, report)
@@ -216,6 +217,7 @@ def _start_again(again: list[Cut], host: Host, report: Report) -> None:
             arrived = _arrives(host, cut.answered - cut.delivered, before)
             tries = machine.does("systemctl show -P NRestarts picket-link picket-watch").split()
         seen.append(f"slot {machine.partition} {up_s:.0f} s")
+        report.progress(f"started again: {len(seen)} of {len(again)}")
         if errors != "0" or not arrived:
             wrong.append(f"{cut.image.stem}: {errors} errors, arrived: {arrived}, {tries}")
     report.point(f"started again after {len(again)} of them: it comes up, what waited arrives",

@@ -25,6 +25,11 @@ class Report:
         sys.stdout.write(f"{'ok  ' if so else 'NOT '} {name}: {seen}\n")
         sys.stdout.flush()
 
+    def progress(self, what: str) -> None:
+        """Say how far it is, where a point takes many minutes."""
+        sys.stdout.write(f"     {what}\n")
+        sys.stdout.flush()
+
     @property
     def wrong(self) -> list[str]:
         """Points that did not hold."""
