@@ -5,11 +5,13 @@ receive    takes Show from the watch service, sets the lamps, then answers
 play       the rhythm of the state; the dead-man
 
 It touches lamps and one socket of the box, nothing else. If the watch service is silent for five
-seconds, the lamps show FAULT; when this service ends, they are left showing FAULT.
+seconds, the lamps show FAULT; when this service ends, they are left showing FAULT. Until somebody
+has said more than "starting", a minute of silence is borne: models are loaded, or the node joins,
+which says "starting" at every try.
 
-The socket can be reached by the link service as well, which has the network. So whoever speaks
-first is listened to, and nobody else until that connection has been silent for five seconds: a
-link service that was taken over can keep the camera off, but it cannot film in the dark.
+The socket can be reached by the link service as well, which has the network. So whoever says more
+than that first is listened to, and nobody else until that connection has been silent for five
+seconds: a link service that was taken over can keep the camera off, but it cannot film in the dark.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ from appliance.wire import (
 log = logging.getLogger(__name__)
 
 SILENCE_S = 5.0
+START_S = 60.0
+"""A Pi's services are up in a fraction of it; two tries to join are nearer to each other."""
 _PLAY_S = 0.05
 _RECEIVE_S = 0.2
 _PIPE_BYTES = 4
@@ -55,11 +59,19 @@ class Indicator:
         player: plays the rhythms.
         clock: for the dead-man.
         silence_s: without a Show for so long, FAULT is shown.
+        start_s: the same, before the first Show that says more than "starting".
     """
 
-    def __init__(self, player: Player, clock: Clock, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        player: Player,
+        clock: Clock,
+        *,
+        silence_s: float = SILENCE_S,
+        start_s: float = START_S,
+    ) -> None:
         self._player, self._clock = player, clock
-        self._silence_ns = round(silence_s * 1e9)
+        self._silence_ns, self._start_ns = round(silence_s * 1e9), round(start_s * 1e9)
         self._heard_ns = clock.boot_ns()
         self._silent = False
         self._speaker: bytes | None = None
@@ -83,7 +95,9 @@ class Indicator:
         if speaker != self._speaker and self._speaker is not None and not self._lapsed(now_ns):
             log.warning("somebody else wants to drive the lamps")
             return Deny("the lamps are driven by another connection")
-        self._speaker, self._heard_ns, self._silent = speaker, now_ns, False
+        if show.camera_on or state is not NodeState.STARTING:
+            self._speaker = speaker
+        self._heard_ns, self._silent = now_ns, False
         try:
             self._player.state, self._player.hint = state, show.hint
             self._player.camera_on = show.camera_on
@@ -98,9 +112,10 @@ class Indicator:
         Raises:
             OSError: a lamp could not be driven.
         """
-        if self._lapsed(self._clock.boot_ns()):
+        limit_ns = self._silence_ns if self._speaker else self._start_ns
+        if self._clock.boot_ns() - self._heard_ns > limit_ns:
             if not self._silent:
-                log.error("silence from the watch service for %g s", self._silence_ns / 1e9)
+                log.error("silence from the watch service for %g s", limit_ns / 1e9)
             self._silent = True
             self._player.state = NodeState.FAULT
         self._player.step()

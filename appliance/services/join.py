@@ -27,20 +27,23 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from msgspec import Meta, Struct
 
 from appliance.config import Config
-from appliance.errors import CardError, IdentityError
+from appliance.errors import CardError, IdentityError, LinkError
 from appliance.link import credentials, membership
 from appliance.link.file import erase, replace
 from appliance.link.nng import NngLink
 from appliance.link.question import ask
 from appliance.link.tls import ClientTls
 from appliance.services.identity import load_identity
-from appliance.wire import Join, Joined
+from appliance.services.process import listens
+from appliance.types import NodeState
+from appliance.wire import Ack, Join, Joined, Show
 
 log = logging.getLogger(__name__)
 
 _PENDING_KEY, _PENDING_REQUEST, _USED = "join.key", "join.csr", "join.used"
 _JOIN_MAX_BYTES = 64 * 1024
 _ANSWER_S = 30.0
+_LAMPS_S = 2.0
 
 
 class _Invitation(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +85,7 @@ def join(config: Config, join_file: Path, *, timeout_s: float = _ANSWER_S) -> bo
     )
     ca = invitation.ca.encode()
     tls = ClientTls(ca=ca, server_name=config.link.server_name)
+    _show_starting(Path(config.local.run) / "indicator.ipc")
     with NngLink(config.link.join, tls=tls) as link:
         certificate = ask(link, question, Joined, timeout_s).certificate
     credentials.check(certificate, key=key, node=config.node.id, ca=ca)
@@ -92,6 +96,17 @@ def join(config: Config, join_file: Path, *, timeout_s: float = _ANSWER_S) -> bo
         (state / pending).unlink(missing_ok=True)
     erase(join_file, "a used token")
     return True
+
+
+def _show_starting(lamps: Path) -> None:
+    """A node that waits for its controller is not broken; the lamps' patience is a minute."""
+    if not listens(lamps):  # no indicator service runs here: `picket join` at a desk
+        return
+    with NngLink(f"ipc://{lamps}", redial_s=(0.05, 1.0)) as link:
+        try:
+            ask(link, Show(NodeState.STARTING, camera_on=False), Ack, _LAMPS_S)
+        except LinkError as e:
+            log.warning("the lamps do not say that this node joins: %s", e)
 
 
 def _is_new(join_file: Path, state: Path) -> bool:

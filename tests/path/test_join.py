@@ -23,7 +23,18 @@ from appliance.link.rawrep import RawRep
 from appliance.link.tls import ClientTls
 from appliance.services.identity import load_identity
 from appliance.services.join import join
-from appliance.wire import REQUEST_MAX_BYTES, Deny, Join, Joined, decode_request, encode
+from appliance.types import NodeState
+from appliance.wire import (
+    REQUEST_MAX_BYTES,
+    Ack,
+    Deny,
+    Join,
+    Joined,
+    Request,
+    Show,
+    decode_request,
+    encode,
+)
 
 NOW = datetime.now(UTC)
 TOKEN = bytes(range(32))
@@ -211,6 +222,36 @@ def test_interrupted_after_the_answer_it_is_asked_again_by_the_same_request(
             join(node, tmp_path / "join.toml", timeout_s=LONG_S)
     assert join(node, tmp_path / "join.toml", timeout_s=LONG_S)
     assert door.asked[0] == door.asked[1]
+
+
+def test_the_lamps_say_that_it_starts_for_as_long_as_it_tries(
+    node: Config, door: Door, tmp_path: Path
+) -> None:
+    lamps_at = Path(node.local.run) / "indicator.ipc"
+    shown: list[tuple[Request, int]] = []
+    lamps_at.parent.mkdir(exist_ok=True)
+    lamps = RawRep(f"ipc://{lamps_at}", max_bytes=REQUEST_MAX_BYTES)
+
+    def indicator() -> None:
+        for _ in range(2):
+            received = lamps.receive(LONG_S)
+            assert received is not None
+            shown.append((decode_request(received.message), len(door.asked)))
+            lamps.send(received.reply_to, encode(Ack()))
+
+    thread = threading.Thread(target=indicator)
+    thread.start()
+    try:
+        door.lose_answers = True
+        with pytest.raises(LinkError):
+            join(node, tmp_path / "join.toml", timeout_s=SHORT_S)
+        door.lose_answers = False
+        assert join(node, tmp_path / "join.toml", timeout_s=LONG_S)
+    finally:
+        thread.join()
+        lamps.close()
+    starting = Show(NodeState.STARTING, camera_on=False)
+    assert shown == [(starting, 0), (starting, 1)], "at every try, before the controller is asked"
 
 
 def test_a_no_leaves_the_token_where_it_is(node: Config, tmp_path: Path, fleet: Fleet) -> None:

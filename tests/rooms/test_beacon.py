@@ -86,6 +86,30 @@ def test_five_seconds_of_silence_are_a_fault(box: Box) -> None:
     assert Lamp.ALERT not in box.lamps.lit
 
 
+def test_a_node_that_starts_is_no_fault_for_a_minute(box: Box) -> None:
+    fault = {Lamp.STATUS, Lamp.ALERT}
+    for told in (False, True):  # before anybody speaks; again, by the tries of a node that joins
+        if told:
+            assert box.beacon.show(NodeState.STARTING)
+        for _ in range(59):
+            box.clock.advance(1)
+            box.indicator.play()
+            assert not fault <= box.lamps.lit
+    box.clock.advance(2)
+    box.indicator.play()
+    assert fault <= box.lamps.lit
+
+
+def test_whoever_says_no_more_than_starting_drives_nothing(box: Box) -> None:
+    starting = encode(Show(NodeState.STARTING, camera_on=False))
+    assert isinstance(box.indicator.answer(starting, b"join"), Ack)
+    assert box.beacon.show(NodeState.IDLE), "the watch service need not wait for its silence"
+    assert isinstance(box.indicator.answer(starting, b"join"), Deny)
+    box.clock.advance(5.1)
+    box.indicator.play()
+    assert {Lamp.STATUS, Lamp.ALERT} <= box.lamps.lit, "from then on five seconds count"
+
+
 def test_silence_does_not_darken_the_camera_lamp(box: Box) -> None:
     box.beacon.camera(on=True)
     box.clock.advance(60)
