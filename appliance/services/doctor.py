@@ -232,7 +232,9 @@ def _accelerator(config: Config) -> Finding:
 
 
 def _camera(config: Config) -> Finding:
-    if config.camera.source == "picamera" and _pid("watch") is not None:
+    if (
+        _pid("watch") is not None
+    ):  # it has the camera, or at least the lamp without which none is lit
         return judged.unknown("camera", "the watch service has it", "systemctl status picket-watch")
     clock = SystemClock()
     into = np.zeros((config.camera.height, config.camera.width, 3), np.uint8)

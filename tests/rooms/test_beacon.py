@@ -159,5 +159,8 @@ def test_a_watch_service_that_was_started_again_is_listened_to_after_the_silence
     idle = encode(Show(NodeState.IDLE, camera_on=False))
     assert isinstance(box.indicator.answer(idle, b"watch, again"), Deny)
     box.clock.advance(5.1)
+    starting = encode(Show(NodeState.STARTING, camera_on=False))
+    assert isinstance(box.indicator.answer(starting, b"watch, again"), Ack)
     assert isinstance(box.indicator.answer(idle, b"watch, again"), Ack)
     assert Lamp.CAMERA not in box.lamps.lit
+    assert isinstance(box.indicator.answer(idle, b"watch"), Deny)

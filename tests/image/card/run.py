@@ -91,7 +91,7 @@ def _story(arguments: argparse.Namespace, report: Report) -> None:
             _started(machine, host, report)
             _sealed(machine, report)
             _finds(machine, host, report)
-            _survives(machine, report)
+            _survives(machine, host, report)
             machine.off(180)
         searched(image, token=token, bundle=host.folder / "list.bundle", report=report)
 
@@ -156,7 +156,7 @@ def _finds(machine: Machine, host: Host, report: Report) -> None:
                  seen=f"{total:.0f} MiB ({' + '.join(rss.split())} KiB)")  # fmt: skip
 
 
-def _survives(machine: Machine, report: Report) -> None:
+def _survives(machine: Machine, host: Host, report: Report) -> None:
     """Killed and hung services come back by themselves."""
     for service, act in (("picket-link", "KILL"), ("picket-watch", "KILL"),
                          ("picket-indicator", "KILL"), ("picket-watch", "STOP")):  # fmt: skip
@@ -170,6 +170,11 @@ def _survives(machine: Machine, report: Report) -> None:
         machine.until(f"systemctl is-active {service}", "^active", 300)
         report.point(f"{service} after SIG{act}", so=True,
                      seen=f"up again in {machine.seconds - began_s:.0f} s")  # fmt: skip
+    began_s = machine.seconds
+    host.told("health", 300, after=len(host.events), state="watching")
+    camera = machine.does(f"cat {_LINE.format(17)}")
+    report.point("and it watches again, with its lamp lit", so=camera == "1",
+                 seen=f"{machine.seconds - began_s:.0f} s later, lamp {camera}")  # fmt: skip
 
 
 def _tampered(arguments: argparse.Namespace, report: Report) -> None:

@@ -118,7 +118,7 @@ def observe(end: OtherEnd) -> dict[str, object]:
     findings = {f.check: f"{f.verdict}: {f.found}" for f in doctor.examine(load(NODE_TOML))}
     told["doctor"] = {
         name: findings[name]
-        for name in ("sandbox", "lamps", "lease", "disk", "link", "certificates")
+        for name in ("sandbox", "lamps", "camera", "lease", "disk", "link", "certificates")
     }
     told["link says"] = shown("link", "StatusText")
     told["restarts before"] = int(shown("watch", "NRestarts"))

@@ -81,6 +81,8 @@ def judge(told: dict[str, Any]) -> list[str]:
         "the alert was on disk first": told["outbox durable"],
         "its certificate is good": told["doctor"]["certificates"].startswith(("good", "unknown")),
         "the link says that it was answered": told["link says"] == "a controller has answered",
+        "the doctor leaves the camera to the service": told["doctor"]["camera"]
+        == "unknown: the watch service has it",
         "the lamps are driven": told["doctor"]["lamps"].startswith("good"),
         "nothing had restarted it before": told["restarts before"] == 0,
         "its watchdog ended a hung process": told["watchdog after s"] < 12,
