@@ -232,9 +232,7 @@ def _accelerator(config: Config) -> Finding:
 
 
 def _camera(config: Config) -> Finding:
-    if (
-        _pid("watch") is not None
-    ):  # it has the camera, or at least the lamp without which none is lit
+    if _pid("watch") is not None:  # it has the camera, or at least the lamp that goes with it
         return judged.unknown("camera", "the watch service has it", "systemctl status picket-watch")
     clock = SystemClock()
     into = np.zeros((config.camera.height, config.camera.width, 3), np.uint8)

@@ -73,7 +73,7 @@ class Indicator:
         self._player, self._clock = player, clock
         self._silence_ns, self._start_ns = round(silence_s * 1e9), round(start_s * 1e9)
         self._heard_ns = clock.boot_ns()
-        self._silent = self._begun = False
+        self._silent = False
         self._speaker: bytes | None = None
 
     def answer(self, question: bytes, speaker: bytes) -> Answer:
@@ -95,8 +95,8 @@ class Indicator:
         if speaker != self._speaker and self._speaker is not None and not self._lapsed(now_ns):
             log.warning("somebody else wants to drive the lamps")
             return Deny("the lamps are driven by another connection")
-        self._begun |= show.camera_on or state is not NodeState.STARTING
-        self._speaker = speaker if self._begun else None
+        if self._speaker is not None or show.camera_on or state is not NodeState.STARTING:
+            self._speaker = speaker
         self._heard_ns, self._silent = now_ns, False
         try:
             self._player.state, self._player.hint = state, show.hint
@@ -112,16 +112,19 @@ class Indicator:
         Raises:
             OSError: a lamp could not be driven.
         """
-        limit_ns = self._silence_ns if self._begun else self._start_ns
-        if self._clock.boot_ns() - self._heard_ns > limit_ns:
+        if self._lapsed(self._clock.boot_ns()):
             if not self._silent:
-                log.error("silence from the watch service for %g s", limit_ns / 1e9)
+                log.error("silence from the watch service for %g s", self._patience_ns / 1e9)
             self._silent = True
             self._player.state = NodeState.FAULT
         self._player.step()
 
+    @property
+    def _patience_ns(self) -> int:
+        return self._start_ns if self._speaker is None else self._silence_ns
+
     def _lapsed(self, now_ns: int) -> bool:
-        return now_ns - self._heard_ns > self._silence_ns
+        return now_ns - self._heard_ns > self._patience_ns
 
 
 def connection_of(reply_to: bytes) -> bytes:
