@@ -27,23 +27,23 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from msgspec import Meta, Struct
 
 from appliance.config import Config
-from appliance.errors import CardError, IdentityError, LinkError
+from appliance.errors import CardError, IdentityError
 from appliance.link import credentials, membership
 from appliance.link.file import erase, replace
 from appliance.link.nng import NngLink
 from appliance.link.question import ask
 from appliance.link.tls import ClientTls
+from appliance.services.beacon import Beacon
 from appliance.services.identity import load_identity
 from appliance.services.process import listens
 from appliance.types import NodeState
-from appliance.wire import Ack, Join, Joined, Show
+from appliance.wire import Join, Joined
 
 log = logging.getLogger(__name__)
 
 _PENDING_KEY, _PENDING_REQUEST, _USED = "join.key", "join.csr", "join.used"
 _JOIN_MAX_BYTES = 64 * 1024
 _ANSWER_S = 30.0
-_LAMPS_S = 2.0
 
 
 class _Invitation(Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,10 +103,8 @@ def _show_starting(lamps: Path) -> None:
     if not listens(lamps):  # no indicator service runs here: `picket join` at a desk
         return
     with NngLink(f"ipc://{lamps}", redial_s=(0.05, 1.0)) as link:
-        try:
-            ask(link, Show(NodeState.STARTING, camera_on=False), Ack, _LAMPS_S)
-        except LinkError as e:
-            log.warning("the lamps do not say that this node joins: %s", e)
+        if not Beacon(link, connected=lambda: link.connected).show(NodeState.STARTING):
+            log.warning("the lamps do not say that this node joins")
 
 
 def _is_new(join_file: Path, state: Path) -> bool:
